@@ -1,0 +1,5 @@
+"""`python -m vlmmerge` is `vlmmerge`."""
+
+from vlmmerge.cli import main
+
+main()
