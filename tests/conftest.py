@@ -1,0 +1,93 @@
+"""Tiny real models and tasks, made once a session; and the command line as a user runs it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from support import QUICKSTART, Family, llama_config, save, tiny_vlm, tuned, word_tokenizer
+from transformers import LlamaForCausalLM
+
+Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
+    """Runs `vlmmerge` with arguments, in an empty working directory, as another process."""
+    home = tmp_path_factory.mktemp("cwd")
+
+    def run(
+        *arguments: str, cwd: Path | None = None, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "vlmmerge", *map(str, arguments)],
+            cwd=cwd or home,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "160", **env},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Family:
+    folder = tmp_path_factory.mktemp("family")
+    words = [f"word{i}" for i in range(30)] + ["鳥居", "草", "何", "what", "red", "blue"]
+    tokenizer = word_tokenizer(words, ["<pad>", "<unk>", "<end>"])
+    torch.manual_seed(0)
+    base = LlamaForCausalLM(llama_config(tokenizer))
+    state = {k: v.clone() for k, v in base.state_dict().items()}
+
+    def variant(seed: int) -> LlamaForCausalLM:
+        base.load_state_dict(state)
+        copy = LlamaForCausalLM(llama_config(tokenizer))
+        copy.load_state_dict(state)
+        tuned(copy, seed)
+        return copy
+
+    donor = save(variant(1), tokenizer, folder / "donor")
+    second = save(variant(2), tokenizer, folder / "second")
+    vlm, processor = tiny_vlm(variant(3), words, seed=4)
+    return Family(
+        save(base, tokenizer, folder / "base"),
+        donor,
+        second,
+        save(vlm, processor, folder / "vlm"),
+        words,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_conf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A config folder with an experiment that searches the quickstart models in seconds."""
+    folder = tmp_path_factory.mktemp("conf")
+    data = tmp_path_factory.mktemp("data")
+    for table in ("scenes", "culture_ja", "arithmetic_ja", "reading_en"):
+        (data / table).mkdir()
+        for split, rows in (("search", 16), ("holdout", 24), ("unseen_artwork", 8)):
+            source = QUICKSTART / table / f"{split}.parquet"
+            if source.exists():
+                pq.write_table(pq.read_table(source).slice(0, rows), data / table / source.name)
+    (folder / "experiment").mkdir()
+    (folder / "experiment" / "tiny.yaml").write_text(
+        f"""# @package _global_
+defaults:
+  - quickstart
+tasks:
+  ja_caption: {{dataset: {{path: {data}/scenes}}}}
+  ja_vqa: {{dataset: {{path: {data}/scenes}}}}
+  ja_culture: {{dataset: {{path: {data}/culture_ja}}}}
+  en_caption: {{dataset: {{path: {data}/scenes}}}}
+  en_vqa: {{dataset: {{path: {data}/scenes}}}}
+  en_reading: {{dataset: {{path: {data}/reading_en}}}}
+budget: {{candidates: 22, limit: 8, finalists: 2}}
+strategy: {{popsize: 5}}
+"""
+    )
+    return folder
