@@ -1,0 +1,109 @@
+"""Scorer: asks a runner's model the rows of tasks and has the answers judged."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from vlmmerge.scoring.encoding import Encoded
+from vlmmerge.scoring.judge import Judge
+from vlmmerge.scoring.runner import Runner
+from vlmmerge.tasks import Example, Task
+
+Rows = Mapping[str, Sequence[int]]  # task -> row numbers
+
+
+@dataclass(frozen=True)
+class TaskScore:
+    """One model on some rows of one task: per-row scores, answers, and rates of odd answers."""
+
+    metric: str
+    per_example: tuple[float, ...]
+    answers: tuple[str, ...]
+    empty: float
+    unparsable: float
+    wrong_language: float
+    metrics: Mapping[str, float]
+
+    @property
+    def n(self) -> int:
+        return len(self.per_example)
+
+    @cached_property
+    def mean(self) -> float:
+        return math.fsum(self.per_example) / self.n
+
+    @cached_property
+    def stderr(self) -> float:
+        """Of the mean; 0 for a single row."""
+        if self.n < 2:
+            return 0.0
+        spread = math.fsum((score - self.mean) ** 2 for score in self.per_example)
+        return math.sqrt(spread / (self.n - 1) / self.n)
+
+
+class Scorer:
+    """Tasks bound to one model. Rows are encoded once and answered for every candidate."""
+
+    def __init__(self, runner: Runner, tasks: Mapping[str, Task]) -> None:
+        self.runner = runner
+        self.tasks = tasks
+        self._encoded: dict[tuple[str, str, int], Encoded] = {}
+        self._judges: dict[tuple[str, str], Judge] = {}
+
+    def score(self, split: str, rows: Rows, further: bool = True) -> dict[str, TaskScore]:
+        """Score the model as it is now on `rows` of `split`, task by task.
+
+        `further`: also by the metrics that a task only reports.
+        """
+        return {name: self._score(self.tasks[name], split, rows[name], further) for name in rows}
+
+    def _score(self, task: Task, split: str, rows: Sequence[int], further: bool) -> TaskScore:
+        examples = task.load(split)
+        chosen = [examples[i] for i in rows]
+        prompts = [self._encode(task, split, i, examples[i]) for i in rows]
+        if task.kind == "multiple_choice":
+            answers = self._choose(task, chosen, prompts)
+        else:
+            answers = self.runner.generate(prompts, task.max_new_tokens)
+        references = [example.references for example in chosen]
+        verdict = self._judge(task, split).score(answers, references, further)
+        return TaskScore(
+            metric=task.metric,
+            per_example=verdict.per_example,
+            answers=tuple(answers),
+            empty=verdict.empty / len(rows),
+            unparsable=0.0,
+            wrong_language=verdict.wrong_language / len(rows),
+            metrics=verdict.metrics,
+        )
+
+    def _choose(
+        self, task: Task, examples: Sequence[Example], prompts: Sequence[Encoded]
+    ) -> list[str]:
+        """The likeliest option of every example, by the task's normalisation."""
+        chosen = []
+        scores = self.runner.option_log_likelihoods(prompts)
+        for example, prompt, values in zip(examples, prompts, scores, strict=True):
+            lengths = {
+                "sum": [1] * len(values),
+                "token": [len(option) for option in prompt.options],
+                "char": [len(option) for option in example.options],
+                "byte": [len(option.encode()) for option in example.options],
+            }[task.normalization]
+            scaled = [value / max(1, n) for value, n in zip(values, lengths, strict=True)]
+            chosen.append(example.options[max(range(len(scaled)), key=scaled.__getitem__)])
+        return chosen
+
+    def _encode(self, task: Task, split: str, row: int, example: Example) -> Encoded:
+        key = (task.name, split, row)
+        if key not in self._encoded:
+            self._encoded[key] = self.runner.encoder.encode(task, example)
+        return self._encoded[key]
+
+    def _judge(self, task: Task, split: str) -> Judge:
+        key = (task.name, split)
+        if key not in self._judges:
+            references = [example.references for example in task.load(split)]
+            self._judges[key] = Judge(task, references)
+        return self._judges[key]
