@@ -1,0 +1,1 @@
+"""What a search shows: pure functions of its journal."""
