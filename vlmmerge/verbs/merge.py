@@ -1,0 +1,50 @@
+"""vlmmerge merge: write one merge, from a recipe file or from coefficients."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from vlmmerge.config import build, output_of, plain
+from vlmmerge.errors import ConfigError
+from vlmmerge.merging import write_merge
+from vlmmerge.recipes import Recipe
+from vlmmerge.reporting.card import model_card
+
+
+def run(node: DictConfig) -> None:
+    """Merge into the folder `output` and say what was done."""
+    output = output_of(node)
+    merge(recipe_of(plain(node)), output)
+
+
+def recipe_of(settings: dict[str, Any]) -> Recipe:
+    """The recipe of a file, or of the config's own keys."""
+    given = settings.get("method") is not None or settings["models"]["recipient"] is not None
+    if settings["recipe"] is not None:
+        if given or settings["coefficients"] or settings["shared"]:
+            raise ConfigError("recipe: says all of a merge; leave models, method and the rest out")
+        return Recipe.load(settings["recipe"])
+    if settings.get("method") is None:
+        raise ConfigError("method: name one, as method=ties, or give recipe=FILE")
+    fields = {key: settings[key] for key in settings if key not in ("output", "recipe", "method")}
+    return Recipe.from_config(
+        {**fields, "method": build(settings["method"], "method").name}, "config"
+    )
+
+
+def merge(recipe: Recipe | str | Path, output: str | Path) -> None:
+    """Write the merge of a recipe, or of a recipe file, into the folder `output`, whole or not.
+
+    Raises `VlmMergeError` with one line that says what is wrong; nothing is then left behind.
+    """
+    start = time.perf_counter()
+    recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
+    written = write_merge(recipe, Path(output), model_card(recipe))
+    size = sum(file.stat().st_size for file in Path(output).iterdir())
+    print(
+        f"{output}: {written.merged} tensors merged by {recipe.method}, {written.frozen} frozen and"
+        f" {written.copied} copied bit for bit, {size / 1e6:.1f} MB in"
+        f" {time.perf_counter() - start:.1f} s"
+    )

@@ -1,0 +1,185 @@
+"""vlmmerge search: find the coefficients of a merge by their scores on tasks."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from vlmmerge.anatomy import Alignment, align
+from vlmmerge.config import build, complete, output_of, plain
+from vlmmerge.engines import Inline, Worker
+from vlmmerge.errors import ConfigError
+from vlmmerge.recipes import MergeSpace, Recipe
+from vlmmerge.reporting.export import export
+from vlmmerge.reporting.log import recorded
+from vlmmerge.reporting.results import read_results
+from vlmmerge.reporting.terminal import Progress, print_results
+from vlmmerge.search import Budget, Journal, Search, Splits
+from vlmmerge.tasks import Task, build_tasks, check_overlap
+
+
+def run(node: DictConfig) -> float:
+    """Run or resume a search. Returns the objective of the best merge on the holdout."""
+    output = output_of(node)
+    journal = open_journal(output, resume=bool(node.resume))
+    if journal.finished:
+        return finish(output)
+
+    prepared = prepare(node)
+    if journal.rows:
+        journal.check_header(prepared.header)
+    output.mkdir(parents=True, exist_ok=True)
+    with recorded(node, output, "search"):
+        if not journal.rows:
+            journal.append(prepared.header)
+        with (
+            prepared.engine.open(prepared.make_worker) as score,
+            Progress(prepared.search.budget.candidates) as progress,
+        ):
+            for warning in prepared.alignment.warnings:
+                progress.say(f"warning: {warning}")
+            best = prepared.search.run(journal, score, progress)
+        export(best, journal, prepared.tasks, output)
+    return finish(output)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A search that has passed every check, and has loaded no weight yet."""
+
+    search: Search
+    tasks: Mapping[str, Task]
+    alignment: Alignment
+    engine: Inline
+    header: Mapping[str, Any]
+
+    def make_worker(self, device: str) -> Worker:
+        return Worker(self.alignment, self.search.space.template, self.tasks, device)
+
+
+def prepare(node: DictConfig) -> Prepared:
+    """Build all of a search from its config; whatever can be wrong is found here."""
+    settings = plain(node)
+    template = template_of(settings)
+    alignment = align(template.models.open())
+    template.check_layers(alignment.layers)
+    space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
+    tasks = build_tasks(settings.get("tasks"))
+    splits = Splits(**{**settings["splits"], "extra": tuple(settings["splits"]["extra"])})
+    check_overlap(tasks.values(), splits.search, splits.holdout)
+    search = Search(
+        space=space,
+        objective=build(settings["objective"], "objective"),
+        strategy=build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"]),
+        sizes=sizes_of(tasks, splits),
+        higher_is_better={name: task.higher_is_better for name, task in tasks.items()},
+        budget=Budget(**settings["budget"]),
+        splits=splits,
+        seed=settings["seed"],
+    )
+    search.objective.searched(tasks)
+    engine = build(settings["engine"], "engine")
+    return Prepared(search, tasks, alignment, engine, header_of(node, search, tasks, alignment))
+
+
+def search(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Search from Python: `search({"experiment": "quickstart", "output": "runs/mine"})`.
+
+    `config` has the keys of conf/search.yaml; groups are named or given as mappings. Returns the
+    content of results.json. Raises `VlmMergeError`.
+    """
+    node = complete("search", config)
+    run(node)
+    return read_results(output_of(node))
+
+
+def open_journal(output: Path, resume: bool) -> Journal:
+    """The journal of a new run, or of the one to go on with.
+
+    Raises `ConfigError` where the folder holds something else.
+    """
+    path = output / "journal.jsonl"
+    if resume and path.exists():
+        return Journal.resume(path)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        hint = "resume=true goes on with it" if path.exists() else "choose another output"
+        raise ConfigError(f"{output}: exists already; {hint}")
+    return Journal.create(path)
+
+
+def template_of(settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that the space varies: every donor at weight 1 where nothing else is said."""
+    fields = ("models", "coefficients", "shared", "embeddings", "vocabulary", "dtype", "seed")
+    node = {key: settings[key] for key in fields}
+    donors = (settings["models"] or {}).get("donors") or {}
+    if not isinstance(donors, Mapping):
+        donors = {}
+    given = settings["coefficients"] or {}
+    node["coefficients"] = {**{donor: {} for donor in donors}, **given}
+    return Recipe.from_config(
+        {**node, "method": build(settings["method"], "method").name}, "config"
+    )
+
+
+def sizes_of(tasks: Mapping[str, Task], splits: Splits) -> dict[str, dict[str, int]]:
+    """Split -> task -> rows. Extra splits are of the tasks that have them."""
+    sizes = {
+        split: {name: len(task.load(split)) for name, task in tasks.items()}
+        for split in (splits.search, splits.holdout)
+    }
+    for split in splits.extra:
+        having = {name: task for name, task in tasks.items() if split in task.splits()}
+        if not having:
+            raise ConfigError(f"splits.extra: no task has a split {split!r}")
+        sizes[split] = {name: len(task.load(split)) for name, task in having.items()}
+    return sizes
+
+
+def header_of(
+    node: DictConfig, search: Search, tasks: Mapping[str, Task], alignment: Alignment
+) -> dict[str, Any]:
+    """The journal's first row: all that the search is, and nothing of where it runs."""
+    config = OmegaConf.to_container(node, resolve=False)
+    assert isinstance(config, dict)
+    models = alignment.models
+    return {
+        "type": "search",
+        "version": 1,
+        "config": {k: v for k, v in config.items() if k not in ("output", "resume", "engine")},
+        "models": {
+            name: {"name": checkpoint.name, "fingerprint": checkpoint.fingerprint}
+            for name, checkpoint in {"recipient": models.recipient, **models.sources}.items()
+        },
+        "donors": list(models.donors),
+        "method": search.space.template.method,
+        "dimensions": [dimension.label for dimension in search.space.dimensions],
+        "cells": [str(cell) for cell in alignment.cells],
+        "objective": plain(node.objective),
+        "splits": {"search": search.splits.search, "holdout": search.splits.holdout},
+        "tasks": {
+            name: {
+                "metric": task.metric,
+                "higher_is_better": task.higher_is_better,
+                "fingerprint": task.fingerprint,
+            }
+            for name, task in tasks.items()
+        },
+        "units": {
+            split: {name: units_of(tasks[name], split) for name in sizes}
+            for split, sizes in search.sizes.items()
+        },
+    }
+
+
+def units_of(task: Task, split: str) -> list[str]:
+    """The unit of every row, by which a bootstrap draws."""
+    return [example.unit for example in task.load(split)]
+
+
+def finish(output: Path) -> float:
+    """Show a finished run; its objective on the holdout is what a sweeper sees."""
+    results = read_results(output)
+    print_results(results, output)
+    return float(results["objective"]["holdout"]["best"]["mean"])
