@@ -90,4 +90,30 @@ budget: {{candidates: 22, limit: 8, finalists: 2}}
 strategy: {{popsize: 5}}
 """
     )
+    (folder / "tasks").mkdir()
+    (folder / "tasks" / "mine.yaml").write_text(
+        f"""ja:
+  dataset: {{path: {data}/scenes}}
+  columns: {{image: image, references: answers_ja}}
+  prompt: "{{question_ja}}"
+  metric: vqa_accuracy
+  max_new_tokens: 12
+en:
+  dataset: {{path: {data}/scenes}}
+  columns: {{image: image, references: answers_en}}
+  prompt: "{{question_en}}"
+  metric: vqa_accuracy
+  max_new_tokens: 12
+"""
+    )
     return folder
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory, cli: Cli, tiny_conf: Path) -> Path:
+    """The folder of a finished search of the quickstart models."""
+    output = tmp_path_factory.mktemp("searched") / "run"
+    done = cli("search", "--config-dir", tiny_conf, "experiment=tiny", f"output={output}")
+    assert done.returncode == 0, done.stderr
+    assert "gain of best" in done.stdout
+    return output

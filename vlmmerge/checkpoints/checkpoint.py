@@ -59,9 +59,13 @@ class Checkpoint:
         info = self.tensors[name]
         # pread, not a mapping: pages that were mapped stay in the resident set.
         buffer = bytearray(info.nbytes)
+        left = memoryview(buffer)
         with info.shard.open("rb", buffering=0) as file:
-            if os.preadv(file.fileno(), [buffer], info.start) != info.nbytes:
-                raise CheckpointError(f"{info.shard}: cut short while {name} was read")
+            while left:  # a system call gives 2 GiB at most
+                read = os.preadv(file.fileno(), [left], info.start + info.nbytes - len(left))
+                if read == 0:
+                    raise CheckpointError(f"{info.shard}: cut short while {name} was read")
+                left = left[read:]
         if not buffer:
             return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
         return torch.frombuffer(buffer, dtype=torch_dtype(info.dtype)).reshape(info.shape)

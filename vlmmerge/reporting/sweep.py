@@ -1,45 +1,57 @@
 """The end of a sweep of searches: one table, and DIR/sweep.json."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from vlmmerge.reporting.export import write_text
 from vlmmerge.reporting.results import BEST, read_results
+from vlmmerge.reporting.terminal import print_sweep
 from vlmmerge.search import Journal
 
 
 class SweepTable(Callback):
-    """Hydra calls it when all jobs of a multirun are done."""
+    """Hydra tells it of every job of a multirun, and of the end."""
+
+    def __init__(self) -> None:
+        self._overrides: dict[str, dict[str, str]] = {}
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Note what the job was asked for."""
+        if config.hydra.mode.name == "MULTIRUN":
+            asked = (override.partition("=") for override in config.hydra.overrides.task)
+            self._overrides[str(config.hydra.job.num)] = {
+                key.lstrip("+"): value for key, _, value in asked
+            }
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Write sweep.json, print the table."""
         folder = Path(str(config.hydra.sweep.dir))
-        rows = sweep_rows(folder)
+        rows = sweep_rows(folder, self._overrides)
         write_text(folder / "sweep.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
-        Console(highlight=False).print(table(rows))
+        print_sweep(rows)
 
 
-def sweep_rows(folder: Path) -> list[dict[str, Any]]:
-    """One record a finished run, by number: what it was, and how it fared on the holdout."""
-    runs = [run for run in folder.iterdir() if run.name.isdigit()]
-    done = []
-    for run in sorted(runs, key=lambda path: int(path.name)):
-        if (run / "journal.jsonl").exists():
-            journal = Journal.read(run / "journal.jsonl")
-            if journal.finished:
-                done.append((run, flatten(journal.header["config"])))
-    differing = [
-        key
-        for key in dict.fromkeys(key for _, config in done for key in config)
-        if len({json.dumps(config.get(key)) for _, config in done}) > 1
+def sweep_rows(folder: Path, overrides: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """One record a finished run, by number: the overrides that runs differ in, and its figures."""
+    numbers = sorted((p.name for p in folder.iterdir() if p.name.isdigit()), key=int)
+    done = [number for number in numbers if _finished(folder / number)]
+    asked = [overrides.get(number, {}) for number in done]
+    keys = dict.fromkeys(key for one in asked for key in one)
+    differing = [key for key in keys if len({one.get(key) for one in asked}) > 1]
+    return [
+        _row(folder / number, {key: one.get(key) for key in differing})
+        for number, one in zip(done, asked, strict=True)
     ]
-    return [_row(run, {key: config.get(key) for key in differing}) for run, config in done]
+
+
+def _finished(run: Path) -> bool:
+    journal = run / "journal.jsonl"
+    return journal.exists() and Journal.read(journal).finished
 
 
 def _row(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,45 +64,3 @@ def _row(run: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         "candidates": results["cost"]["candidates"],
         "seconds": round(sum(results["cost"]["seconds"].values()), 1),
     }
-
-
-def flatten(node: Any, where: str = "") -> dict[str, Any]:
-    """A nested config as dotted keys."""
-    if not isinstance(node, Mapping):
-        return {where: node}
-    return {
-        key: value
-        for name, child in node.items()
-        for key, value in flatten(child, f"{where}.{name}".strip(".")).items()
-    }
-
-
-def table(rows: Sequence[Mapping[str, Any]]) -> Table:
-    """Runs as lines: the settings that differ, the objective, and the gain over every system."""
-    keys = [key for key in (rows[0]["settings"] if rows else {}) if not _is_detail(key)]
-    systems = list(rows[0]["gain"]) if rows else []
-    systems = [s for s in systems if all(s in row["gain"] for row in rows)]
-    shown = Table(title="holdout, with 95 % intervals", title_justify="left")
-    for name in ("run", *(key.rpartition(".")[2] for key in keys)):
-        shown.add_column(name)
-    for name in ("objective", *(f"over {system}" for system in systems), "seconds"):
-        shown.add_column(name, justify="right")
-    for row in rows:
-        gains = (row["gain"][system] for system in systems)
-        shown.add_row(
-            row["run"],
-            *(str(row["settings"][key]) for key in keys),
-            _interval(row["objective"]["mean"], row["objective"]),
-            *(_interval(gain["diff"], gain) for gain in gains),
-            str(row["seconds"]),
-        )
-    return shown
-
-
-def _is_detail(key: str) -> bool:
-    """Whether a setting goes with another that says it better (a group's own content)."""
-    return key.startswith(("tasks.", "space.", "strategy.", "models.donors"))
-
-
-def _interval(value: float, span: Mapping[str, float]) -> str:
-    return f"{value:+.3f} [{span['low']:+.3f}, {span['high']:+.3f}]"

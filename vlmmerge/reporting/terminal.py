@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,24 @@ def _table(title: str, *columns: str, names: int) -> Table:
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i < names else "right")
     return table
+
+
+def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The runs of a sweep: what they differ in, the objective, and the gain over every system."""
+    keys = list(rows[0]["settings"]) if rows else []
+    systems = list(dict.fromkeys(system for row in rows for system in row["gain"]))
+    columns = ("run", *keys, "objective", *(f"over {system}" for system in systems), "seconds")
+    table = _table("sweep: best merges on the holdout", *columns, names=1 + len(keys))
+    for row in rows:
+        gain = row["gain"]
+        table.add_row(
+            row["run"],
+            *(escape(str(row["settings"][key])) for key in keys),
+            _cell(row["objective"]),
+            *(_cell(gain[s], "diff", "+") if s in gain else "" for s in systems),
+            f"{row['seconds']:.0f}",
+        )
+    Console(highlight=False).print(table)
 
 
 def print_scores(results: Mapping[str, Any], split: str) -> None:

@@ -1,5 +1,6 @@
 """Weights to scores: a model that answers, judges, objectives, intervals."""
 
+from vlmmerge.scoring.judge import check_judges
 from vlmmerge.scoring.objective import Scaled, Weighted
 from vlmmerge.scoring.runner import Runner, check_device
 from vlmmerge.scoring.scorer import Rows, Scorer, TaskScore
@@ -15,5 +16,6 @@ __all__ = [
     "TaskScore",
     "Weighted",
     "check_device",
+    "check_judges",
     "interval",
 ]

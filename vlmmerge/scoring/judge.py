@@ -1,7 +1,7 @@
 """Judge: the metrics of one task over one split, ready to score answers to any of its rows."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,16 @@ class Judge:
             tokenize = tokenizer(str(options["tokenizer"]))
             options["frequencies"] = DocumentFrequencies.of(references, tokenize)
         return options
+
+
+def check_judges(tasks: Iterable[Task]) -> None:
+    """Refuse unknown metrics, and options that they do not take, before a model is loaded."""
+    for task in tasks:
+        references = [("a",), ("b",)]
+        try:
+            Judge(task, references).score(["a", "b"], references)
+        except (TypeError, ValueError) as error:
+            raise TaskError(f"tasks.{task.name}.metric_options: {one_line(error)}") from error
 
 
 def load_metric(name: str, where: str) -> Any:

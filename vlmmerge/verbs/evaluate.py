@@ -15,7 +15,16 @@ from vlmmerge.config import load_option, output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.reporting.log import recorded
 from vlmmerge.reporting.terminal import print_scores
-from vlmmerge.scoring import Bootstrap, Rows, Runner, Scorer, TaskScore, check_device, interval
+from vlmmerge.scoring import (
+    Bootstrap,
+    Rows,
+    Runner,
+    Scorer,
+    TaskScore,
+    check_device,
+    check_judges,
+    interval,
+)
 from vlmmerge.tasks import Task, build_tasks
 
 Results = dict[str, dict[str, Any]]
@@ -78,6 +87,7 @@ def prepare(
     if limit is not None and (type(limit) is not int or limit < 1):
         raise ConfigError(f"limit: {limit!r} is not a whole number from 1 up")
     check_device(device, "device")
+    check_judges(tasks.values())
     checkpoint = Checkpoint.open(model)
     return Evaluation(checkpoint, tasks, split, draw_rows(tasks, split, limit, seed), device)
 

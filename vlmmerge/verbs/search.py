@@ -16,6 +16,7 @@ from vlmmerge.reporting.export import export
 from vlmmerge.reporting.log import recorded
 from vlmmerge.reporting.results import read_results
 from vlmmerge.reporting.terminal import Progress, print_results
+from vlmmerge.scoring import check_judges
 from vlmmerge.search import Budget, Journal, Search, Splits
 from vlmmerge.tasks import Task, build_tasks, check_overlap
 
@@ -67,6 +68,7 @@ def prepare(node: DictConfig) -> Prepared:
     template.check_layers(alignment.layers)
     space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
     tasks = build_tasks(settings.get("tasks"))
+    check_judges(tasks.values())
     splits = Splits(**{**settings["splits"], "extra": tuple(settings["splits"]["extra"])})
     check_overlap(tasks.values(), splits.search, splits.holdout)
     search = Search(
