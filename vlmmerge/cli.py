@@ -3,6 +3,7 @@
 torch and transformers are imported inside the verbs, so that help and errors come at once.
 """
 
+import argparse
 import importlib
 import os
 import re
@@ -29,6 +30,12 @@ WORDS = {
     "cp": "copy a shipped config, to change it",
     "env": "versions of what a run depends on",
 }
+
+# Hydra's flags that take a value.
+VALUED = (
+    *("--config-dir", "-cd", "--config-name", "-cn", "--config-path", "-cp"),
+    *("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun"),
+)
 
 # Verbs that take another verb's config.
 CONFIGS = {"validate": "search"}
@@ -123,19 +130,45 @@ def run_hydra(verb: str, arguments: Sequence[str]) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     overrides = take_trust(arguments)
-    sys.argv = [f"vlmmerge {verb}", *open_overrides(overrides)]
+    sys.argv = [f"vlmmerge {verb}", *flags_first(open_overrides(overrides))]
     full_error = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing and ending
+    argparse.ArgumentParser.error = _refuse_flags  # type: ignore
     job = hydra.main(
         version_base="1.3", config_path=str(config.CONF), config_name=CONFIGS.get(verb, verb)
     )(_job(verb, full_error))
     try:
         job()
-    except BaseException:
+    except BaseException as error:
         tidy_sweep(overrides)
+        if isinstance(error, ValueError | TypeError):
+            # The verb's own errors have ended the program: this is Hydra's, over an override.
+            raise ConfigError(config.one_line(error)) from error
         raise
     finally:
         _restore("HYDRA_FULL_ERROR", full_error)
+
+
+def _refuse_flags(parser: object, message: str) -> NoReturn:
+    """Instead of argparse's pages of usage."""
+    raise ConfigError(message)
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Flags and their values, then the overrides: Hydra's parser takes none between flags."""
+    flags, overrides = [], []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            overrides.append(argument)
+            continue
+        flags.append(argument)
+        if argument in VALUED:
+            value = next(rest, None)
+            if value is None:
+                raise ConfigError(f"{argument}: a value is needed")
+            flags.append(value)
+    return [*flags, *overrides]
 
 
 def _job(verb: str, full_error: str | None) -> Callable[[Any], Any]:

@@ -128,7 +128,8 @@ def _cost(journal: Journal) -> dict[str, Any]:
         name: sum(row[f"{name}_seconds"] for row in rows)
         for name in ("merging", "scoring", "strategy")
     }
-    wall = sum(row["wall_seconds"] for row in journal.rows)
+    # The last row is written after this is counted.
+    wall = sum(row["wall_seconds"] for row in journal.rows if row["type"] != "end")
     seconds["other"] = max(0.0, wall - sum(seconds.values()))
     return {
         "candidates": len(journal.evaluations(CANDIDATE)) + len(journal.evaluations(BASELINE)),

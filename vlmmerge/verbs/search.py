@@ -24,7 +24,9 @@ from vlmmerge.tasks import Task, build_tasks, check_overlap
 def run(node: DictConfig) -> float:
     """Run or resume a search. Returns the objective of the best merge on the holdout."""
     output = output_of(node)
-    journal = open_journal(output, resume=bool(node.resume))
+    if not isinstance(node.resume, bool):
+        raise ConfigError(f"resume: {node.resume!r} is not true or false")
+    journal = open_journal(output, resume=node.resume)
     if journal.finished:
         return finish(output)
 
