@@ -28,10 +28,10 @@ def recipe(weight: float) -> Recipe:
     )
 
 
-def make(device: str) -> Worker:
+def make(device: str, threads: int | None = 2) -> Worker:
     template = recipe(1.0)
     tasks = build_tasks(plain(load_option("tasks", "quickstart_ja")))
-    return Worker(align(template.models.open()), template, tasks, device)
+    return Worker(align(template.models.open()), template, tasks, device, threads)
 
 
 def test_logits_that_are_not_numbers_are_a_failure_with_a_reason(
@@ -47,7 +47,7 @@ def test_logits_that_are_not_numbers_are_a_failure_with_a_reason(
     def poisoned(one: Recipe) -> None:
         apply(one)
         with torch.no_grad():
-            worker._runner.model.model.language_model.norm.weight[0] = float("nan")
+            worker._scorer.runner.model.model.language_model.norm.weight[0] = float("nan")
 
     monkeypatch.setattr(worker._merge, "apply", poisoned)
     bad = worker.run(Job(recipe(0.9), "search", ROWS))
@@ -62,14 +62,14 @@ def test_logits_that_are_not_numbers_are_a_failure_with_a_reason(
 def test_the_engine_makes_its_worker_when_the_first_job_comes() -> None:
     made: list[str] = []
 
-    def note(device: str) -> Worker:
-        made.append(device)
-        return make(device)
+    def note(device: str, threads: int | None) -> Worker:
+        made.append(f"{device} {threads}")
+        return make(device, threads)
 
     with Inline(threads=1).open(note) as score:
         assert not made
         outcomes = list(score([Job(recipe(w), "search", ROWS) for w in (0.3, 1.0)]))
-    assert made == ["cpu"]
+    assert made == ["cpu 1"]
     assert outcomes[0].scores != outcomes[1].scores
 
 

@@ -11,7 +11,7 @@ from vlmmerge.scoring import check_device
 
 @dataclass(frozen=True)
 class Inline:
-    """Candidates one after the other. `threads`: of torch, null for its default."""
+    """Candidates one after the other. `threads`: batches side by side; null: one a core."""
 
     device: str = "cpu"
     threads: int | None = None
@@ -22,7 +22,7 @@ class Inline:
         check_device(self.device, "engine.device")
 
     @contextmanager
-    def open(self, make: Callable[[str], Worker]) -> Iterator[Score]:
+    def open(self, make: Callable[[str, int | None], Worker]) -> Iterator[Score]:
         """Gives the function that scores jobs; the worker is made when the first one comes."""
         import torch
 
@@ -31,10 +31,13 @@ class Inline:
         def score(jobs: Iterable[Job]) -> Iterator[Outcome]:
             nonlocal worker
             for job in jobs:
-                if worker is None:
-                    if self.threads is not None:
-                        torch.set_num_threads(self.threads)
-                    worker = make(self.device)
+                worker = worker or make(self.device, self.threads)
                 yield worker.run(job)
 
-        yield score
+        # A merge is many small operations: torch's own threads would wait more than they work.
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield score
+        finally:
+            torch.set_num_threads(before)

@@ -44,17 +44,22 @@ class Worker:
     """The recipient in memory with its sources; one candidate at a time is merged into it."""
 
     def __init__(
-        self, alignment: Alignment, resident: Recipe, tasks: Mapping[str, Task], device: str
+        self,
+        alignment: Alignment,
+        resident: Recipe,
+        tasks: Mapping[str, Task],
+        device: str,
+        threads: int | None,
     ) -> None:
-        self._runner = Runner(alignment.models.recipient, device)
-        self._merge = ResidentMerge(alignment, self._runner.model, resident)
-        self._scorer = Scorer(self._runner, tasks)
+        runner = Runner(alignment.models.recipient, device, threads)
+        self._merge = ResidentMerge(alignment, runner.model, resident)
+        self._scorer = Scorer(runner, tasks)
 
     def run(self, job: Job) -> Outcome:
         """Merge and score. A merge or a model that is not finite is a failure, not an error."""
         start = time.perf_counter()
         merged = start
-        tokens = self._runner.generated_tokens
+        tokens = self._scorer.generated_tokens
         scores: Mapping[str, TaskScore] = {}
         failure = None
         try:
@@ -65,5 +70,5 @@ class Worker:
             failure = str(error)
         end = time.perf_counter()
         return Outcome(
-            scores, failure, self._runner.generated_tokens - tokens, merged - start, end - merged
+            scores, failure, self._scorer.generated_tokens - tokens, merged - start, end - merged
         )

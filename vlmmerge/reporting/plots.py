@@ -36,7 +36,9 @@ def search_plot(journal: Journal) -> str:
     axes.set_xlabel("candidate")
     axes.set_ylabel("objective on the search sample")
     axes.set_ylim(bottom=low)
-    axes.legend(frameon=False, fontsize=8, loc="lower right")
+    axes.legend(
+        frameon=False, fontsize=8, ncols=4, loc="lower left", bbox_to_anchor=(0, 1.0), borderpad=0
+    )
     return _svg(figure)
 
 

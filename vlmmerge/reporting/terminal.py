@@ -107,7 +107,7 @@ def print_results(results: Mapping[str, Any], output: Path) -> None:
 def _cell(value: Mapping[str, float] | None, mean: str = "mean", sign: str = "") -> str:
     if value is None:
         return "failed"
-    low, high = (f"{value[end]:{sign}.2f}" for end in ("low", "high"))
+    low, high = (f"{value[end]:.2f}" for end in ("low", "high"))
     return f"{value[mean]:{sign}.3f}\n[dim]{low} to {high}"
 
 

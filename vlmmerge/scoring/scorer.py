@@ -4,10 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from vlmmerge.scoring.encoding import Encoded
 from vlmmerge.scoring.judge import Judge
-from vlmmerge.scoring.runner import Runner
+from vlmmerge.scoring.runner import Pending, Runner
 from vlmmerge.tasks import Example, Task
 
 Rows = Mapping[str, Sequence[int]]  # task -> row numbers
@@ -41,6 +42,18 @@ class TaskScore:
         spread = math.fsum((score - self.mean) ** 2 for score in self.per_example)
         return math.sqrt(spread / (self.n - 1) / self.n)
 
+    def summary(self) -> dict[str, Any]:
+        """All figures but those of single rows, as reports and journals have them."""
+        return {
+            "mean": self.mean,
+            "stderr": self.stderr,
+            "n": self.n,
+            "empty": self.empty,
+            "unparsable": self.unparsable,
+            "wrong_language": self.wrong_language,
+            "metrics": dict(self.metrics),
+        }
+
 
 class Scorer:
     """Tasks bound to one model. Rows are encoded once and answered for every candidate."""
@@ -50,50 +63,50 @@ class Scorer:
         self.tasks = tasks
         self._encoded: dict[tuple[str, str, int], Encoded] = {}
         self._judges: dict[tuple[str, str], Judge] = {}
+        self.generated_tokens = 0
 
     def score(self, split: str, rows: Rows, further: bool = True) -> dict[str, TaskScore]:
         """Score the model as it is now on `rows` of `split`, task by task.
 
         `further`: also by the metrics that a task only reports.
         """
-        return {name: self._score(self.tasks[name], split, rows[name], further) for name in rows}
+        pending = {name: self._ask(self.tasks[name], split, rows[name]) for name in rows}
+        try:
+            # One task's answers are judged while the next ones' are under way.
+            return {name: self._judged(asked, split, further) for name, asked in pending.items()}
+        finally:
+            for asked in pending.values():
+                asked.answers.settle()
 
-    def _score(self, task: Task, split: str, rows: Sequence[int], further: bool) -> TaskScore:
+    def _ask(self, task: Task, split: str, rows: Sequence[int]) -> "_Asked":
         examples = task.load(split)
-        chosen = [examples[i] for i in rows]
         prompts = [self._encode(task, split, i, examples[i]) for i in rows]
+        answers: Pending[Any] = (
+            self.runner.option_log_likelihoods(prompts)
+            if task.kind == "multiple_choice"
+            else self.runner.generate(prompts, task.max_new_tokens)
+        )
+        return _Asked(task, [examples[i] for i in rows], prompts, answers)
+
+    def _judged(self, asked: "_Asked", split: str, further: bool) -> TaskScore:
+        task = asked.task
+        results = asked.answers.result()
         if task.kind == "multiple_choice":
-            answers = self._choose(task, chosen, prompts)
+            answers = likeliest(task, asked.examples, asked.prompts, results)
         else:
-            answers = self.runner.generate(prompts, task.max_new_tokens)
-        references = [example.references for example in chosen]
+            answers = [text for text, _ in results]
+            self.generated_tokens += sum(tokens for _, tokens in results)
+        references = [example.references for example in asked.examples]
         verdict = self._judge(task, split).score(answers, references, further)
         return TaskScore(
             metric=task.metric,
             per_example=verdict.per_example,
             answers=tuple(answers),
-            empty=verdict.empty / len(rows),
+            empty=verdict.empty / len(answers),
             unparsable=0.0,
-            wrong_language=verdict.wrong_language / len(rows),
+            wrong_language=verdict.wrong_language / len(answers),
             metrics=verdict.metrics,
         )
-
-    def _choose(
-        self, task: Task, examples: Sequence[Example], prompts: Sequence[Encoded]
-    ) -> list[str]:
-        """The likeliest option of every example, by the task's normalisation."""
-        chosen = []
-        scores = self.runner.option_log_likelihoods(prompts)
-        for example, prompt, values in zip(examples, prompts, scores, strict=True):
-            lengths = {
-                "sum": [1] * len(values),
-                "token": [len(option) for option in prompt.options],
-                "char": [len(option) for option in example.options],
-                "byte": [len(option.encode()) for option in example.options],
-            }[task.normalization]
-            scaled = [value / max(1, n) for value, n in zip(values, lengths, strict=True)]
-            chosen.append(example.options[max(range(len(scaled)), key=scaled.__getitem__)])
-        return chosen
 
     def _encode(self, task: Task, split: str, row: int, example: Example) -> Encoded:
         key = (task.name, split, row)
@@ -107,3 +120,33 @@ class Scorer:
             references = [example.references for example in task.load(split)]
             self._judges[key] = Judge(task, references)
         return self._judges[key]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A task's rows on their way through the model."""
+
+    task: Task
+    examples: Sequence[Example]
+    prompts: Sequence[Encoded]
+    answers: Pending[Any]
+
+
+def likeliest(
+    task: Task,
+    examples: Sequence[Example],
+    prompts: Sequence[Encoded],
+    scores: Sequence[Sequence[float]],
+) -> list[str]:
+    """The likeliest option of every example, by the task's normalisation."""
+    chosen = []
+    for example, prompt, values in zip(examples, prompts, scores, strict=True):
+        lengths = {
+            "sum": [1] * len(values),
+            "token": [len(option) for option in prompt.options],
+            "char": [len(option) for option in example.options],
+            "byte": [len(option.encode()) for option in example.options],
+        }[task.normalization]
+        scaled = [value / max(1, n) for value, n in zip(values, lengths, strict=True)]
+        chosen.append(example.options[max(range(len(scaled)), key=scaled.__getitem__)])
+    return chosen

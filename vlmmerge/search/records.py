@@ -57,15 +57,7 @@ def to_row(plan: Plan, outcome: Outcome, objective: float | None) -> Row:
 
 
 def _score_row(score: TaskScore, keep_rows: bool, keep_answers: bool) -> Row:
-    row: Row = {
-        "mean": score.mean,
-        "stderr": score.stderr,
-        "n": score.n,
-        "empty": score.empty,
-        "unparsable": score.unparsable,
-        "wrong_language": score.wrong_language,
-        "metrics": dict(score.metrics),
-    }
+    row: Row = score.summary()
     if keep_rows:
         row["per_example"] = [round(value, DECIMALS) for value in score.per_example]
     if keep_answers:

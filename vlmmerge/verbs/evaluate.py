@@ -136,13 +136,8 @@ def summarise(
     return {
         name: {
             "metric": score.metric,
+            **score.summary(),
             **asdict(interval(score.mean, bootstrap.means(name, score.per_example))),
-            "stderr": score.stderr,
-            "n": score.n,
-            "empty": score.empty,
-            "unparsable": score.unparsable,
-            "wrong_language": score.wrong_language,
-            "metrics": dict(score.metrics),
             "fingerprint": tasks[name].fingerprint,
         }
         for name, score in scores.items()

@@ -58,8 +58,9 @@ class Prepared:
     engine: Inline
     header: Mapping[str, Any]
 
-    def make_worker(self, device: str) -> Worker:
-        return Worker(self.alignment, self.search.space.template, self.tasks, device)
+    def make_worker(self, device: str, threads: int | None) -> Worker:
+        template = self.search.space.template
+        return Worker(self.alignment, template, self.tasks, device, threads)
 
 
 def prepare(node: DictConfig) -> Prepared:
