@@ -194,6 +194,26 @@ def test_every_command_of_the_contract(cli: Cli, tiny_conf: Path, tmp_path: Path
     assert (tmp_path / "sweep" / "sweep.json").exists()
 
 
+@pytest.mark.parametrize("before", ["", "import vlmmerge.search", "import vlmmerge.verbs.search"])
+def test_the_functions_are_functions_whatever_was_imported(before: str) -> None:
+    script = f"""
+{before}
+from vlmmerge import Recipe, evaluate, merge, search
+from vlmmerge.errors import ConfigError
+from vlmmerge.search import Journal
+for function, argument in ((search, {{}}), (merge, "nowhere.yaml"), (search, {{}})):
+    try:
+        function(argument) if function is search else function(argument, "out")
+    except ConfigError as error:
+        assert "output" in str(error) or "nowhere.yaml" in str(error), error
+    else:
+        raise AssertionError
+from vlmmerge import search
+assert callable(search) and callable(evaluate)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def test_from_python(tmp_path: Path) -> None:
     checkpoint = vlmmerge.Checkpoint.open(VLM)
     anatomy = vlmmerge.Anatomy.of(VLM)
