@@ -18,7 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-SEARCH = ("experiment=quickstart", "budget.candidates=30", "budget.limit=8", "strategy.popsize=6")
+# Short, so that kills fall into every phase: three tasks, few rows, small generations.
+SEARCH = (
+    "experiment=quickstart",
+    *("~tasks.ja_caption", "~tasks.en_caption", "~tasks.en_reading", "objective.weights=null"),
+    *("budget.candidates=60", "budget.limit=8", "strategy.popsize=6", "splits.extra=[]"),
+)
 
 
 def main() -> None:
@@ -38,8 +43,9 @@ def main() -> None:
             for i, after in enumerate(rng.uniform(0, length) for _ in range(options.kills))
         ]
     lines = [
-        f"{len(rows)} searches of {length:.0f} s (`{' '.join(SEARCH)}`), killed with SIGKILL and",
-        "resumed:",
+        f"{len(rows)} searches of {length:.0f} s, killed with SIGKILL and resumed:",
+        "",
+        f"    vlmmerge search {' '.join(SEARCH)}",
         "",
         "| killed after | lines then | lines at the end | |",
         "|---|---|---|---|",

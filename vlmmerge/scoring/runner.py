@@ -79,7 +79,7 @@ class Runner:
         self.anatomy = Anatomy.of(config)
         self.encoder = Encoder(checkpoint.path, has_vision=bool(self.anatomy.frozen))
         self.inputs = Inputs(self.model, self.encoder)
-        workers = (threads or len(os.sched_getaffinity(0))) if on_cpu else 1
+        workers = (threads or cores()) if on_cpu else 1
         self._pool = ThreadPoolExecutor(workers, initializer=_alone if on_cpu else None)
 
     def generate(self, prompts: Sequence[Encoded], max_new_tokens: int) -> Pending[tuple[str, int]]:
@@ -163,6 +163,13 @@ def batches(rows: Sequence[Encoded]) -> Iterator[list[int]]:
         size += weight
     if batch:
         yield batch
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _alone() -> None:

@@ -70,33 +70,35 @@ class Scorer:
 
         `further`: also by the metrics that a task only reports.
         """
-        pending = {name: self._ask(self.tasks[name], split, rows[name]) for name in rows}
+        # All is encoded before any is answered: a tokenizer is not for two threads at once.
+        prompts = {name: self._encode(self.tasks[name], split, rows[name]) for name in rows}
+        pending = {name: self._ask(self.tasks[name], prompts[name]) for name in rows}
         try:
             # One task's answers are judged while the next ones' are under way.
-            return {name: self._judged(asked, split, further) for name, asked in pending.items()}
+            return {
+                name: self._judged(self.tasks[name], split, rows[name], asked.result(), further)
+                for name, asked in pending.items()
+            }
         finally:
             for asked in pending.values():
-                asked.answers.settle()
+                asked.settle()
 
-    def _ask(self, task: Task, split: str, rows: Sequence[int]) -> "_Asked":
-        examples = task.load(split)
-        prompts = [self._encode(task, split, i, examples[i]) for i in rows]
-        answers: Pending[Any] = (
-            self.runner.option_log_likelihoods(prompts)
-            if task.kind == "multiple_choice"
-            else self.runner.generate(prompts, task.max_new_tokens)
-        )
-        return _Asked(task, [examples[i] for i in rows], prompts, answers)
-
-    def _judged(self, asked: "_Asked", split: str, further: bool) -> TaskScore:
-        task = asked.task
-        results = asked.answers.result()
+    def _ask(self, task: Task, prompts: Sequence[Encoded]) -> Pending[Any]:
         if task.kind == "multiple_choice":
-            answers = likeliest(task, asked.examples, asked.prompts, results)
+            return self.runner.option_log_likelihoods(prompts)
+        return self.runner.generate(prompts, task.max_new_tokens)
+
+    def _judged(
+        self, task: Task, split: str, rows: Sequence[int], results: Sequence[Any], further: bool
+    ) -> TaskScore:
+        every = task.load(split)
+        examples = [every[i] for i in rows]
+        if task.kind == "multiple_choice":
+            answers = likeliest(task, examples, self._encode(task, split, rows), results)
         else:
             answers = [text for text, _ in results]
             self.generated_tokens += sum(tokens for _, tokens in results)
-        references = [example.references for example in asked.examples]
+        references = [example.references for example in examples]
         verdict = self._judge(task, split).score(answers, references, further)
         return TaskScore(
             metric=task.metric,
@@ -108,11 +110,13 @@ class Scorer:
             metrics=verdict.metrics,
         )
 
-    def _encode(self, task: Task, split: str, row: int, example: Example) -> Encoded:
-        key = (task.name, split, row)
-        if key not in self._encoded:
-            self._encoded[key] = self.runner.encoder.encode(task, example)
-        return self._encoded[key]
+    def _encode(self, task: Task, split: str, rows: Sequence[int]) -> list[Encoded]:
+        examples = task.load(split)
+        for row in rows:
+            if (task.name, split, row) not in self._encoded:
+                encoded = self.runner.encoder.encode(task, examples[row])
+                self._encoded[task.name, split, row] = encoded
+        return [self._encoded[task.name, split, row] for row in rows]
 
     def _judge(self, task: Task, split: str) -> Judge:
         key = (task.name, split)
@@ -120,16 +124,6 @@ class Scorer:
             references = [example.references for example in task.load(split)]
             self._judges[key] = Judge(task, references)
         return self._judges[key]
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A task's rows on their way through the model."""
-
-    task: Task
-    examples: Sequence[Example]
-    prompts: Sequence[Encoded]
-    answers: Pending[Any]
 
 
 def likeliest(
