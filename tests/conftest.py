@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything reads it
+
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -26,7 +28,7 @@ def cli(tmp_path_factory: pytest.TempPathFactory) -> Cli:
         return subprocess.run(
             [sys.executable, "-m", "vlmmerge", *map(str, arguments)],
             cwd=cwd or home,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "COLUMNS": "160", **env},
+            env={**os.environ, "COLUMNS": "160", **env},
             capture_output=True,
             text=True,
             timeout=600,

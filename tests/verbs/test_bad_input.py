@@ -2,12 +2,15 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from conftest import Cli
 from support import QUICKSTART, Family
+
+from vlmmerge.cli import main
 
 VLM, BASE, JA = (QUICKSTART / name for name in ("vlm", "base", "ja"))
 OWN = [f"models.recipient={VLM}", f"models.base={BASE}", "tasks=quickstart_ja"]
@@ -24,6 +27,27 @@ def refused(cli: Cli, tmp_path: Path, *arguments: str, says: str) -> None:
     assert says in done.stderr
     assert done.stdout == ""
     assert list(home.iterdir()) == []
+
+
+def refused_here(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    *arguments: str,
+    says: str,
+) -> None:
+    """The same in this process, where what is heavy is imported once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["vlmmerge", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    out, err = capfd.readouterr()
+    assert ended.value.code == 2, (out, err)
+    assert err.count("\n") == 1, err
+    assert err.startswith("vlmmerge: ")
+    assert says in err
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
 
 
 SEARCH = [
@@ -66,9 +90,24 @@ SEARCH = [
 
 
 @pytest.mark.parametrize(("overrides", "says"), SEARCH, ids=lambda value: str(value)[:40])
-def test_a_search_refuses(cli: Cli, tmp_path: Path, overrides: list[str], says: str) -> None:
-    donors = ["models.donors={ja: " + str(JA) + "}"]
-    refused(cli, tmp_path, "search", *OWN, *donors, *overrides, "output=out", says=says)
+def test_a_search_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    overrides: list[str],
+    says: str,
+) -> None:
+    donors = "models.donors={ja: " + str(JA) + "}"
+    arguments = ["search", *OWN, donors, *overrides, "output=out"]
+    refused_here(monkeypatch, capfd, tmp_path, *arguments, says=says)
+
+
+@pytest.mark.parametrize(("overrides", "says"), SEARCH[::12], ids=lambda value: str(value)[:40])
+def test_a_search_refuses_as_a_user_sees_it(
+    cli: Cli, tmp_path: Path, overrides: list[str], says: str
+) -> None:
+    donors = "models.donors={ja: " + str(JA) + "}"
+    refused(cli, tmp_path, "search", *OWN, donors, *overrides, "output=out", says=says)
 
 
 def test_a_search_refuses_to_have_no_output(cli: Cli, tmp_path: Path) -> None:
@@ -162,11 +201,19 @@ def pickled(folder: Path) -> None:
         (pickled, "pickled weights are not read"),
     ],
 )
-def test_a_damaged_donor_is_refused(cli: Cli, tmp_path: Path, damage: Damage, says: str) -> None:
+def test_a_damaged_donor_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    damage: Damage,
+    says: str,
+) -> None:
     shutil.copytree(JA, tmp_path / "bad")
     damage(tmp_path / "bad")
     donors = "models.donors={bad: " + str(tmp_path / "bad") + "}"
-    refused(cli, tmp_path, "search", *OWN, donors, "output=out", says=says)
+    home = tmp_path / "home"
+    home.mkdir()
+    refused_here(monkeypatch, capfd, home, "search", *OWN, donors, "output=out", says=says)
 
 
 OTHERS = [
@@ -196,5 +243,11 @@ OTHERS = [
 
 
 @pytest.mark.parametrize(("arguments", "says"), OTHERS, ids=lambda value: str(value)[:40])
-def test_other_verbs_refuse(cli: Cli, tmp_path: Path, arguments: list[str], says: str) -> None:
-    refused(cli, tmp_path, *arguments, says=says)
+def test_other_verbs_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: list[str],
+    says: str,
+) -> None:
+    refused_here(monkeypatch, capfd, tmp_path, *arguments, says=says)

@@ -279,7 +279,7 @@ def test_a_sweep_over_donors(cli: Cli, tmp_path: Path) -> None:
         "budget.candidates=12",
         "budget.limit=8",
         "budget.finalists=1",
-        "splits.extra=[]",
+        *("splits.extra=[]", "~tasks.en_caption", "~tasks.en_reading", "objective.weights=null"),
         f"output={tmp_path}/sweep",
     )
     assert done.returncode == 0, done.stderr

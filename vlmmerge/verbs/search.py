@@ -64,28 +64,33 @@ class Prepared:
 
 
 def prepare(node: DictConfig) -> Prepared:
-    """Build all of a search from its config; whatever can be wrong is found here."""
+    """Build all of a search from its config; what can be wrong is found here, cheapest first."""
     settings = plain(node)
     template = template_of(settings)
+    budget = Budget(**settings["budget"])
+    splits = Splits(**{**settings["splits"], "extra": tuple(settings["splits"]["extra"])})
+    tasks = build_tasks(settings.get("tasks"))
+    objective = build(settings["objective"], "objective")
+    objective.searched(tasks)
+    engine = build(settings["engine"], "engine")
+
     alignment = align(template.models.open())
     template.check_layers(alignment.layers)
     space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
-    tasks = build_tasks(settings.get("tasks"))
+    strategy = build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"])
+
     check_judges(tasks.values())
-    splits = Splits(**{**settings["splits"], "extra": tuple(settings["splits"]["extra"])})
     check_overlap(tasks.values(), splits.search, splits.holdout)
     search = Search(
         space=space,
-        objective=build(settings["objective"], "objective"),
-        strategy=build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"]),
+        objective=objective,
+        strategy=strategy,
         sizes=sizes_of(tasks, splits),
         higher_is_better={name: task.higher_is_better for name, task in tasks.items()},
-        budget=Budget(**settings["budget"]),
+        budget=budget,
         splits=splits,
         seed=settings["seed"],
     )
-    search.objective.searched(tasks)
-    engine = build(settings["engine"], "engine")
     return Prepared(search, tasks, alignment, engine, header_of(node, search, tasks, alignment))
 
 
