@@ -81,9 +81,11 @@ def cider_d(prediction: str, references: Sequence[str], frequencies: DocumentFre
         penalty = math.exp(-((candidate.length - other.length) ** 2) / (2 * SIGMA**2))
         for n in range(LONGEST):
             theirs = other.vectors[n]
-            pairs = ((x, theirs.get(gram, 0.0)) for gram, x in candidate.vectors[n].items())
-            dot = sum(min(x, y) * y for x, y in pairs)
-            if candidate.norms[n] and other.norms[n]:
+            dot = 0.0
+            for gram, x in candidate.vectors[n].items():
+                if (y := theirs.get(gram)) is not None:
+                    dot += (x if x < y else y) * y
+            if dot:  # then neither norm is 0
                 total += penalty * dot / (candidate.norms[n] * other.norms[n])
     return 10.0 * total / (LONGEST * len(references))
 
