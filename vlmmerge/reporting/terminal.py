@@ -115,24 +115,23 @@ def _table(title: str, *columns: str, names: int) -> Table:
     """A table whose first `names` columns are names and the others figures."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
     for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < names else "right")
+        table.add_column(name, justify="left" if i < names else "right", no_wrap=i < names)
     return table
 
 
 def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
     """The runs of a sweep: what they differ in, the objective, and the gain over every system."""
-    keys = list(rows[0]["settings"]) if rows else []
     systems = list(dict.fromkeys(system for row in rows for system in row["gain"]))
-    columns = ("run", *keys, "objective", *(f"over {system}" for system in systems), "seconds")
-    table = _table("sweep: best merges on the holdout", *columns, names=1 + len(keys))
+    columns = ("run", "settings", "objective", *(f"over {system}" for system in systems))
+    table = _table("sweep: best merges on the holdout", *columns, names=2)
     for row in rows:
         gain = row["gain"]
+        settings = "\n".join(f"{key}={value}" for key, value in row["settings"].items())
         table.add_row(
             row["run"],
-            *(escape(str(row["settings"][key])) for key in keys),
+            escape(settings),
             _cell(row["objective"]),
             *(_cell(gain[s], "diff", "+") if s in gain else "" for s in systems),
-            f"{row['seconds']:.0f}",
         )
     Console(highlight=False).print(table)
 
