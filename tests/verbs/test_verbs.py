@@ -227,7 +227,8 @@ def test_from_python(tmp_path: Path) -> None:
     )
     recipe.save(tmp_path / "recipe.yaml")
     assert vlmmerge.Recipe.load(tmp_path / "recipe.yaml") == recipe
-    vlmmerge.merge(tmp_path / "recipe.yaml", tmp_path / "merged")
+    written = vlmmerge.merge(tmp_path / "recipe.yaml", tmp_path / "merged")
+    assert (written.merged, written.frozen, written.changed) == (39, 75, 0)
     results = vlmmerge.evaluate(tmp_path / "merged", "quickstart_ja", limit=8)
     assert set(results) >= {"ja_caption", "en_vqa"}
     assert all(score["n"] == 8 for score in results.values())

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from vlmmerge.config import build, output_of, plain
 from vlmmerge.errors import ConfigError
-from vlmmerge.merging import write_merge
+from vlmmerge.merging import Written, write_merge
 from vlmmerge.recipes import Recipe
 from vlmmerge.reporting.card import model_card
 
@@ -16,7 +16,15 @@ from vlmmerge.reporting.card import model_card
 def run(node: DictConfig) -> None:
     """Merge into the folder `output` and say what was done."""
     output = output_of(node)
-    merge(recipe_of(plain(node)), output)
+    start = time.perf_counter()
+    recipe = recipe_of(plain(node))
+    written = merge(recipe, output)
+    size = sum(file.stat().st_size for file in output.iterdir())
+    print(
+        f"{output}: {written.merged} tensors merged by {recipe.method}, {written.frozen} frozen and"
+        f" {written.copied} copied bit for bit, {size / 1e6:.1f} MB in"
+        f" {time.perf_counter() - start:.1f} s"
+    )
 
 
 def recipe_of(settings: dict[str, Any]) -> Recipe:
@@ -34,17 +42,11 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
     )
 
 
-def merge(recipe: Recipe | str | Path, output: str | Path) -> None:
+def merge(recipe: Recipe | str | Path, output: str | Path) -> Written:
     """Write the merge of a recipe, or of a recipe file, into the folder `output`, whole or not.
 
-    Raises `VlmMergeError` with one line that says what is wrong; nothing is then left behind.
+    Returns how many tensors were merged, frozen and copied. Raises `VlmMergeError` with one line
+    that says what is wrong; nothing is then left behind.
     """
-    start = time.perf_counter()
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    written = write_merge(recipe, Path(output), model_card(recipe))
-    size = sum(file.stat().st_size for file in Path(output).iterdir())
-    print(
-        f"{output}: {written.merged} tensors merged by {recipe.method}, {written.frozen} frozen and"
-        f" {written.copied} copied bit for bit, {size / 1e6:.1f} MB in"
-        f" {time.perf_counter() - start:.1f} s"
-    )
+    return write_merge(recipe, Path(output), model_card(recipe))

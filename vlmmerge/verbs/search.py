@@ -22,13 +22,20 @@ from vlmmerge.tasks import Task, build_tasks, check_overlap
 
 
 def run(node: DictConfig) -> float:
-    """Run or resume a search. Returns the objective of the best merge on the holdout."""
+    """Run or resume a search and show it. Returns the best merge's objective on the holdout."""
+    results = conduct(node)
+    print_results(results, output_of(node))
+    return float(results["objective"]["holdout"]["best"]["mean"])
+
+
+def conduct(node: DictConfig) -> dict[str, Any]:
+    """Run a search, go on with it, or find it finished. Returns the content of results.json."""
     output = output_of(node)
     if not isinstance(node.resume, bool):
         raise ConfigError(f"resume: {node.resume!r} is not true or false")
     journal = open_journal(output, resume=node.resume)
     if journal.finished:
-        return finish(output)
+        return read_results(output)
 
     prepared = prepare(node)
     if journal.rows:
@@ -45,7 +52,7 @@ def run(node: DictConfig) -> float:
                 progress.say(f"warning: {warning}")
             best = prepared.search.run(journal, score, progress)
         export(best, journal, prepared.tasks, output)
-    return finish(output)
+    return read_results(output)
 
 
 @dataclass(frozen=True)
@@ -100,9 +107,7 @@ def search(config: Mapping[str, Any]) -> dict[str, Any]:
     `config` has the keys of conf/search.yaml; groups are named or given as mappings. Returns the
     content of results.json. Raises `VlmMergeError`.
     """
-    node = complete("search", config)
-    run(node)
-    return read_results(output_of(node))
+    return conduct(complete("search", config))
 
 
 def open_journal(output: Path, resume: bool) -> Journal:
@@ -186,10 +191,3 @@ def header_of(
 def units_of(task: Task, split: str) -> list[str]:
     """The unit of every row, by which a bootstrap draws."""
     return [example.unit for example in task.load(split)]
-
-
-def finish(output: Path) -> float:
-    """Show a finished run; its objective on the holdout is what a sweeper sees."""
-    results = read_results(output)
-    print_results(results, output)
-    return float(results["objective"]["holdout"]["best"]["mean"])
