@@ -136,10 +136,3 @@ def tiny_vlm(
 def rows_of(folder: Path) -> list[dict[str, object]]:
     lines = (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
-
-
-def timeless(node: object) -> object:
-    """A journal row without what may differ between two runs."""
-    if isinstance(node, dict):
-        return {k: timeless(v) for k, v in node.items() if not k.endswith(("_seconds", "_time"))}
-    return [timeless(item) for item in node] if isinstance(node, list) else node

@@ -98,14 +98,15 @@ def kill_and_resume(
 
 def timeless(journal: bytes) -> list[Any]:
     """A journal's rows without what may differ between two runs."""
+    return [without_times(json.loads(line)) for line in journal.decode().splitlines()]
 
-    def strip(node: Any) -> Any:
-        if isinstance(node, dict):
-            times = ("_seconds", "_time")
-            return {k: strip(v) for k, v in node.items() if not k.endswith(times)}
-        return [strip(item) for item in node] if isinstance(node, list) else node
 
-    return [strip(json.loads(line)) for line in journal.decode().splitlines()]
+def without_times(node: Any) -> Any:
+    """A journal's row without what may differ between two runs."""
+    if isinstance(node, dict):
+        times = ("_seconds", "_time")
+        return {k: without_times(v) for k, v in node.items() if not k.endswith(times)}
+    return [without_times(item) for item in node] if isinstance(node, list) else node
 
 
 if __name__ == "__main__":

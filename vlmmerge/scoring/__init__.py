@@ -3,7 +3,7 @@
 from vlmmerge.scoring.judge import check_judges
 from vlmmerge.scoring.objective import Scaled, Weighted
 from vlmmerge.scoring.runner import Runner, check_device
-from vlmmerge.scoring.scorer import Rows, Scorer, TaskScore
+from vlmmerge.scoring.scorer import Rows, Scorer, TaskScore, draw_rows
 from vlmmerge.scoring.statistics import Bootstrap, Interval, interval
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "Weighted",
     "check_device",
     "check_judges",
+    "draw_rows",
     "interval",
 ]

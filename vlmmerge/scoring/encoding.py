@@ -46,11 +46,6 @@ class Encoder:
         self._has_vision = has_vision
         self.pixels: dict[PictureKey, Mapping[str, torch.Tensor]] = {}
 
-    @property
-    def fingerprint(self) -> str:
-        """What of the processor a task's scores depend on beside the task itself."""
-        return str(self._processor.chat_template)
-
     def encode(self, task: Task, example: Example) -> Encoded:
         """One example's inputs. Raises `TaskError` where the model cannot take its pictures."""
         if example.pictures and not self._has_vision:

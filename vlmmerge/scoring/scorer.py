@@ -6,12 +6,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from vlmmerge.scoring.encoding import Encoded
 from vlmmerge.scoring.judge import Judge
 from vlmmerge.scoring.runner import Pending, Runner
 from vlmmerge.tasks import Example, Task
 
 Rows = Mapping[str, Sequence[int]]  # task -> row numbers
+
+
+def draw_rows(sizes: Mapping[str, int], limit: int | None, seed: int) -> Rows:
+    """Row numbers of each task: all, or `limit` of them drawn by the seed, in order."""
+    rng = np.random.default_rng([seed, 0])
+    return {
+        task: sorted(int(i) for i in rng.permutation(size)[: limit or size])
+        for task, size in sizes.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-import numpy as np
-
 from vlmmerge.anatomy import RECIPIENT
 from vlmmerge.engines import Job, Score
 from vlmmerge.errors import ConfigError, EngineError
 from vlmmerge.recipes import MergeSpace, Recipe
-from vlmmerge.scoring import Rows, Scaled, Weighted
+from vlmmerge.scoring import Rows, Scaled, Weighted, draw_rows
 from vlmmerge.search.journal import Journal, Row
 from vlmmerge.search.records import (
     BASELINE,
@@ -87,7 +85,10 @@ class Search:
         session = _Session(journal, score, watch)
         searched = self.objective.searched(self.sizes[self.splits.search])
         whole = {t: range(self.sizes[self.splits.search][t]) for t in searched}
-        sample = self._sample(whole)
+        # The rows that every candidate is scored on.
+        sample = draw_rows(
+            {t: len(rows) for t, rows in whole.items()}, self.budget.limit, self.seed
+        )
 
         parents = session.evaluate(self._baselines(self._parents(), whole), None)
         objective = self._fit(parents)
@@ -105,15 +106,6 @@ class Search:
         """The recipient, and each donor in its place, as recipes."""
         template = self.space.template
         return {name: transplant(template, name) for name in (RECIPIENT, *template.models.donors)}
-
-    def _sample(self, whole: Mapping[str, range]) -> Rows:
-        """The rows that every candidate is scored on: drawn once, per task, by the seed."""
-        limit = self.budget.limit
-        rng = np.random.default_rng([self.seed, 0])
-        return {
-            task: sorted(int(i) for i in rng.permutation(len(rows))[: limit or len(rows)])
-            for task, rows in whole.items()
-        }
 
     def _baselines(self, recipes: Mapping[str, Recipe], rows: Rows) -> list[Plan]:
         return [

@@ -23,6 +23,7 @@ from vlmmerge.scoring import (
     TaskScore,
     check_device,
     check_judges,
+    draw_rows,
     interval,
 )
 from vlmmerge.tasks import Task, build_tasks
@@ -89,7 +90,8 @@ def prepare(
     check_device(device, "device")
     check_judges(tasks.values())
     checkpoint = Checkpoint.open(model)
-    return Evaluation(checkpoint, tasks, split, draw_rows(tasks, split, limit, seed), device)
+    sizes = {name: len(task.load(split)) for name, task in tasks.items()}
+    return Evaluation(checkpoint, tasks, split, draw_rows(sizes, limit, seed), device)
 
 
 @dataclass(frozen=True)
@@ -115,16 +117,6 @@ class Evaluation:
                     for sample in samples(self.tasks[name], self.split, self.rows[name], score):
                         file.write(json.dumps(sample, ensure_ascii=False) + "\n")
         return results
-
-
-def draw_rows(tasks: Mapping[str, Task], split: str, limit: int | None, seed: int) -> Rows:
-    """Row numbers of each task: all, or `limit` of them drawn by the seed."""
-    rng = np.random.default_rng([seed, 0])
-    sizes = {name: len(task.load(split)) for name, task in tasks.items()}
-    return {
-        name: sorted(int(i) for i in rng.permutation(size)[: limit or size])
-        for name, size in sizes.items()
-    }
 
 
 def summarise(
