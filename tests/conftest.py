@@ -1,6 +1,7 @@
 """Tiny real models and tasks, made once a session; and the command line as a user runs it."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import pytest
 import torch
 from support import QUICKSTART, Family, llama_config, save, tiny_vlm, tuned, word_tokenizer
 from transformers import LlamaForCausalLM
+
+# A shell's background job ignores interrupts, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -1,22 +1,29 @@
 """Backbone and frozen parts, against lists written by hand from the models' own code."""
 
+import json
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from support import Family, llama_config, word_tokenizer
 from transformers import (
+    AyaVisionConfig,
+    BertConfig,
+    Blip2Config,
+    Ernie4_5_VLMoeConfig,
     Gemma3TextConfig,
+    Gemma4TextConfig,
     GPT2Config,
     LlavaForConditionalGeneration,
+    MllamaConfig,
+    OPTConfig,
+    PretrainedConfig,
     Qwen2Config,
     T5Config,
 )
 
 from vlmmerge import Anatomy
-from vlmmerge.anatomy import Cell
-from vlmmerge.anatomy.anatomy import build_meta, load_config
-from vlmmerge.anatomy.cells import cell_of
-from vlmmerge.anatomy.names import live_names
-from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.errors import AlignmentError, CheckpointError
 
 
@@ -46,51 +53,144 @@ def test_tied_embeddings_are_one_tensor() -> None:
     assert "embed.weight" in anatomy.parts.values()
 
 
-@pytest.mark.parametrize("config", [Qwen2Config(num_hidden_layers=2), GPT2Config(n_layer=2)])
-def test_cells_of_other_families(config: object) -> None:
-    anatomy = Anatomy.of(config)  # type: ignore[arg-type]
-    cells = {cell_of(part) for part in anatomy.parts.values()}
-    layers = {Cell(i, module) for i in (0, 1) for module in ("attn", "mlp", "norm")}
-    assert layers <= cells
-    assert Cell(None, "norm") in cells
-    assert Cell(None, "embed") in cells
+def test_embeddings_tied_or_not_have_rows_by_token() -> None:
+    assert Anatomy.of(Gemma3TextConfig(num_hidden_layers=2)).by_token == {"embed.weight"}
+    assert Anatomy.of(Qwen2Config(num_hidden_layers=2)).by_token == {"embed.weight", "head.weight"}
+    per_layer = Gemma4TextConfig(num_hidden_layers=2, vocab_size=60, vocab_size_per_layer_input=50)
+    assert Anatomy.of(per_layer).by_token == {"embed.weight", "embed_tokens_per_layer.weight"}
+
+
+def test_positions_are_not_tokens_even_where_as_many() -> None:
+    config = GPT2Config(n_layer=2, vocab_size=64, n_positions=64, tie_word_embeddings=False)
+    anatomy = Anatomy.of(config)
+    shapes = {part: anatomy.backbone[name] for name, part in anatomy.parts.items()}
+    assert shapes["wpe.weight"][0] == shapes["embed.weight"][0] == 64
+    assert anatomy.by_token == {"embed.weight", "head.weight"}
+    opt = OPTConfig(num_hidden_layers=2, vocab_size=66, max_position_embeddings=64)
+    assert Anatomy.of(opt).by_token == {"embed.weight"}  # two rows more than positions
+
+
+def test_a_bias_with_two_names_is_of_the_head() -> None:
+    anatomy = Anatomy.of(BertConfig(num_hidden_layers=2, is_decoder=True))
+    assert anatomy.by_token == {"embed.weight", "head.bias"}
+    assert anatomy.ties == {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    }
+    assert anatomy.parts["cls.predictions.bias"] == "head.bias"
+    assert not anatomy.frozen
+
+
+def test_cross_attention_layers_are_frozen_and_the_others_renumbered() -> None:
+    config = MllamaConfig(
+        text_config={
+            "num_hidden_layers": 5,
+            "cross_attention_layers": [1, 3],
+            "vocab_size": 40,
+            "pad_token_id": 0,
+        },
+        vision_config={"num_hidden_layers": 1, "num_global_layers": 1},
+    )
+    anatomy = Anatomy.of(config)
+    layers = "model.language_model.layers"
+    for live, part in ((0, 0), (2, 1), (4, 2)):
+        weight = "self_attn.q_proj.weight"
+        assert anatomy.parts[f"{layers}.{live}.{weight}"] == f"layers.{part}.{weight}"
+    assert set(anatomy.frozen_inside.values()) == {"cross-attention"}
+    prefixes = {".".join(name.split(".")[:4]) for name in anatomy.frozen_inside}
+    assert prefixes == {f"{layers}.1", f"{layers}.3"}
+    assert f"{layers}.1.mlp.up_proj.weight" in anatomy.frozen
+    rows = {part: anatomy.backbone[name][0] for name, part in anatomy.parts.items()}
+    assert (rows["embed.weight"], rows["head.weight"]) == (48, 40)
+    assert anatomy.by_token == {"embed.weight", "head.weight"}
+
+
+def test_a_decoder_added_to_by_cross_attention_keeps_its_own_layers() -> None:
+    plain = Anatomy.of(GPT2Config(n_layer=2))
+    reading = Anatomy.of(GPT2Config(n_layer=2, add_cross_attention=True))
+    added = [name for name in reading.frozen if "ln_cross_attn" in name or "crossattention" in name]
+    assert set(reading.frozen) == set(added)
+    assert set(reading.parts.values()) == set(plain.parts.values())
+
+
+def test_reasons_name_what_is_inside_the_decoder() -> None:
+    anatomy = Anatomy.of(
+        Ernie4_5_VLMoeConfig(
+            text_config={"num_hidden_layers": 2, "mlp_layer_types": ["dense", "sparse"]},
+            vision_config={"depth": 1},
+        )
+    )
+    assert set(anatomy.frozen_inside.values()) == {"vision part"}
+    assert all(".layers.1.mlp.vision_moe." in name for name in anatomy.frozen_inside)
+    assert "layers.1.mlp.experts.gate_up_proj" in anatomy.parts.values()  # as in the plain model
 
 
 @pytest.mark.parametrize(
-    ("part", "cell"),
+    "config",
     [
-        ("embed.weight", Cell(None, "embed")),
-        ("head.weight", Cell(None, "head")),
-        ("norm.weight", Cell(None, "norm")),
-        ("layers.0.self_attn.q_proj.weight", Cell(0, "attn")),
-        ("layers.12.self_attn.q_norm.weight", Cell(12, "attn")),
-        ("layers.1.mlp.experts.gate_up_proj", Cell(1, "mlp")),
-        ("layers.1.block_sparse_moe.gate.weight", Cell(1, "mlp")),
-        ("layers.1.post_feedforward_layernorm.weight", Cell(1, "norm")),
-        ("layers.2.input_layernorm.weight", Cell(2, "norm")),
-        ("layers.2.linear_attn.conv1d.weight", Cell(2, "attn")),
-        ("h.3.ln_1.weight", Cell(3, "norm")),
+        T5Config(num_layers=1, num_decoder_layers=1, d_model=16, d_ff=16),
+        Blip2Config(
+            text_config={"model_type": "t5", "num_layers": 1, "d_model": 16, "d_ff": 16},
+            vision_config={"num_hidden_layers": 1},
+            qformer_config={"num_hidden_layers": 1},
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_encoder_decoders_and_other_models_are_refused(config: PretrainedConfig) -> None:
+    with pytest.raises((AlignmentError, CheckpointError)) as caught:
+        Anatomy.of(config)
+    assert "\n" not in str(caught.value)
+    if config.model_type == "blip-2":
+        assert "Blip2ForConditionalGeneration: an encoder-decoder" in str(caught.value)
+
+
+def test_a_config_that_builds_no_model_is_one_line() -> None:
+    with pytest.raises(CheckpointError, match=r"AyaVision.*cannot build it") as caught:
+        Anatomy.of(AyaVisionConfig())  # 14 heads do not share its width
+    assert "\n" not in str(caught.value)
+
+
+def rewrite_config(folder: Path, target: Path, **changes: object) -> Path:
+    shutil.copytree(folder, target)
+    config = json.loads((target / "config.json").read_text())
+    config = {k: v for k, v in (config | changes).items() if v is not None}
+    (target / "config.json").write_text(json.dumps(config))
+    return target
+
+
+REMOTE = {"AutoConfig": "configuration_x.XConfig", "AutoModelForCausalLM": "modeling_x.XModel"}
+
+
+def test_remote_code_beside_a_known_type_is_not_run(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = rewrite_config(family.vlm, tmp_path / "remote", auto_map=REMOTE)
+    (folder / "configuration_x.py").write_text("raise SystemExit('remote code was run')")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run it"))
+    assert Anatomy.of(folder) == Anatomy.of(family.vlm)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"hidden_size": "wide"}, "cannot read its config"),
+        ({"num_attention_heads": 0}, "cannot"),
+        ({"model_type": "x", "auto_map": REMOTE}, "does not know it and remote code is not run"),
+        ({"model_type": "x"}, "does not know it"),
+        ({"model_type": None}, "names no model_type"),
+        ({"model_type": ["llama"]}, "names no model_type"),
     ],
 )
-def test_cell_of_a_part(part: str, cell: Cell) -> None:
-    assert cell_of(part) == cell
-    assert str(cell) == (
-        cell.module if cell.layer is None else f"layers.{cell.layer}.{cell.module}"
-    )
-
-
-def test_both_layouts_of_names_meet_the_live_ones(family: Family) -> None:
-    model = build_meta(load_config(family.vlm))
-    stored = Checkpoint.open(family.vlm).tensors  # the hub's older names
-    assert "language_model.model.norm.weight" in stored
-    assert set(live_names(stored, model).values()) == set(model.state_dict())
-    live = model.state_dict()
-    assert live_names(live, model) == {name: name for name in live}
-
-
-def test_what_has_no_decoder_is_refused() -> None:
-    with pytest.raises((AlignmentError, CheckpointError)):
-        Anatomy.of(T5Config(num_layers=1, num_decoder_layers=1, d_model=16, d_ff=16))
+def test_configs_that_make_no_model_are_refused(
+    family: Family, tmp_path: Path, changes: dict[str, object], said: str
+) -> None:
+    folder = rewrite_config(family.base, tmp_path / "unknown", **changes)
+    (folder / "configuration_x.py").write_text("raise SystemExit('remote code was run')")
+    with pytest.raises(CheckpointError, match=said) as caught:
+        Anatomy.of(folder)
+    assert "\n" not in str(caught.value)
+    assert str(folder) in str(caught.value)
 
 
 def test_no_weight_is_read_nor_memory_taken() -> None:

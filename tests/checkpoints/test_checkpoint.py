@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damage import config, sharded
 from safetensors import safe_open
 from support import Family
 from transformers import LlamaForCausalLM
@@ -53,13 +54,57 @@ def test_the_hubs_cache_layout_is_followed(family: Family, tmp_path: Path) -> No
     assert Checkpoint.open(snapshot).tensors.keys() == Checkpoint.open(family.base).tensors.keys()
 
 
+def test_a_folder_of_a_snapshot_is_followed_too(family: Family, tmp_path: Path) -> None:
+    """Repositories keep several models in folders; the cache may be reached by a link itself."""
+    inner = tmp_path / "models--org--name" / "snapshots" / "abc" / "small"
+    inner.mkdir(parents=True)
+    (tmp_path / "models--org--name" / "blobs").mkdir()
+    for file in family.base.iterdir():
+        blob = tmp_path / "models--org--name" / "blobs" / f"hash-{file.name}"
+        shutil.copyfile(file, blob)
+        (inner / file.name).symlink_to(Path("../../../blobs") / blob.name)
+    (tmp_path / "link").symlink_to(inner)
+    found = Checkpoint.open(tmp_path / "link")
+    assert found.tensors.keys() == Checkpoint.open(family.base).tensors.keys()
+
+
+def test_a_link_within_the_folder_is_followed(family: Family, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(family.base, tmp_path / "model"))
+    (folder / "model.safetensors").rename(folder / "weights")
+    (folder / "model.safetensors").symlink_to("weights")
+    assert Checkpoint.open(folder).tensors
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize("target", ["models--org--other/blobs", "models--org--name/refs", "."])
+def test_a_snapshots_link_elsewhere_is_refused(
+    family: Family, tmp_path: Path, name: str, target: str
+) -> None:
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
+    shutil.copytree(family.base, snapshot)
+    (tmp_path / target).mkdir(parents=True, exist_ok=True)
+    (snapshot / name).rename(tmp_path / target / "blob")
+    (snapshot / name).symlink_to(tmp_path / target / "blob")
+    with pytest.raises(CheckpointError, match="a link out of the model folder"):
+        Checkpoint.open(snapshot)
+
+
+def test_links_that_are_none_of_a_models_files_are_left_alone(
+    family: Family, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(family.base, tmp_path / "model"))
+    (tmp_path / "README.md").write_text("mine")
+    (folder / "README.md").symlink_to(tmp_path / "README.md")
+    assert Checkpoint.open(folder).tensors
+
+
 @pytest.mark.parametrize(
     ("break_it", "message"),
     [
         (lambda d: (d / "config.json").unlink(), "config.json: missing"),
         (lambda d: (d / "config.json").write_text("{"), "cannot be read as JSON"),
         (lambda d: (d / "config.json").write_text("[]"), "no JSON object"),
-        (lambda d: (d / "model.safetensors").unlink(), "pickled weights are not read"),
+        (lambda d: (d / "model.safetensors").unlink(), "is missing; fetch the weights"),
         (lambda d: (d / "model.safetensors").write_bytes(b""), "cut short"),
     ],
 )
@@ -77,12 +122,21 @@ def test_a_broken_folder_is_one_line(
     ("weight_map", "message"),
     [
         ({"a": "missing.safetensors"}, "not there"),
-        ({"a": "../model.safetensors"}, "not there"),
+        ({"a": "../model.safetensors"}, "no safetensors file beside it"),
+        ({"a": "/model.safetensors"}, "no safetensors file beside it"),
+        ({"a": "sub/model.safetensors"}, "no safetensors file beside it"),
+        ({"a": "config.json"}, "no safetensors file beside it"),
+        ({"a": f"{'x' * 300}.safetensors"}, "not there"),
+        ({"a": "\ud800.safetensors"}, "surrogates not allowed"),
+        ({"a": "\0.safetensors"}, "no safetensors file beside it"),
+        ({"a": None}, "no file name"),
+        ({}, "no weight_map"),
+        ([], "no weight_map"),
         ({"nowhere": "model-1.safetensors"}, "in no shard"),
     ],
 )
 def test_a_broken_index_is_one_line(
-    family: Family, tmp_path: Path, weight_map: dict[str, str], message: str
+    family: Family, tmp_path: Path, weight_map: object, message: str
 ) -> None:
     shutil.copyfile(family.base / "config.json", tmp_path / "config.json")
     shutil.copyfile(family.base / "model.safetensors", tmp_path / "model-1.safetensors")
@@ -97,6 +151,27 @@ def test_an_adapter_is_named(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="PEFT adapter"):
         Checkpoint.open(tmp_path)
+
+
+def test_tensors_the_index_has_elsewhere_are_refused(family: Family, tmp_path: Path) -> None:
+    shutil.copytree(family.base, tmp_path, dirs_exist_ok=True)
+    sharded(tmp_path, 2)
+    index = tmp_path / "model.safetensors.index.json"
+    found = json.loads(index.read_text())
+    assert Checkpoint.open(tmp_path).tensors.keys() == found["weight_map"].keys()
+    found["weight_map"]["model.norm.weight"] = next(
+        s for s in found["weight_map"].values() if s != found["weight_map"]["model.norm.weight"]
+    )
+    index.write_text(json.dumps(found))
+    with pytest.raises(CheckpointError, match=r"the index has model\.norm\.weight in"):
+        Checkpoint.open(tmp_path)
+
+
+def test_remote_code_is_noted(family: Family, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(family.base, tmp_path / "model"))
+    assert Checkpoint.open(folder).notes == []
+    config(auto_map={"AutoConfig": "own.Config"})(folder)
+    assert "auto_map" in Checkpoint.open(folder).notes[0]
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_search_refuses_a_donor_of_another_depth(cli: Cli, tmp_path: Path) -> 
     model.config.layer_types = None
     model.save_pretrained(tmp_path / "shallow")
     donors = "models.donors={shallow: " + str(tmp_path / "shallow") + "}"
-    says = "shallow has num_hidden_layers 3, the recipient 4"
+    says = "shallow has 3 layers, the recipient 4"
     refused(cli, tmp_path, "search", *OWN, donors, "output=out", says=says)
 
 

@@ -1,29 +1,27 @@
 """Line donors up with the backbone: which of their tensors meets which of the recipient's."""
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config
+from vlmmerge.anatomy.anatomy import Anatomy
 from vlmmerge.anatomy.cells import Cell, cell_of
-from vlmmerge.anatomy.names import live_names
-from vlmmerge.anatomy.vocabulary import Rows, match_rows
+from vlmmerge.anatomy.comparing import problems, vocabulary_warnings, warnings
+from vlmmerge.anatomy.layout import Layout
+from vlmmerge.anatomy.side import Side
+from vlmmerge.anatomy.union import Added, append
+from vlmmerge.anatomy.vocabulary import (
+    Rows,
+    Tokens,
+    Vocabulary,
+    match_numbers,
+    match_tokens,
+    read_vocabulary,
+)
 from vlmmerge.checkpoints import Checkpoint
-from vlmmerge.checkpoints.headers import FLOATS
 from vlmmerge.errors import AlignmentError
 
 RECIPIENT, BASE = "recipient", "base"
-
-# What must agree between configs before any tensor can meet; named in errors before shapes are.
-_WIDTHS = (
-    "num_hidden_layers",
-    "hidden_size",
-    "intermediate_size",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-)
-_NOTED = ("rope_parameters", "rms_norm_eps", "max_position_embeddings")
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,15 @@ class Models:
         base = {} if self.base is None else {BASE: self.base}
         return {**base, **self.donors, **{base_of(d): c for d, c in self.bases.items()}}
 
+    def fetched(self) -> "Models":
+        """The same models with their weights on disk, downloaded where they are not."""
+        return Models(
+            self.recipient.fetched(),
+            self.base and self.base.fetched(),
+            {name: checkpoint.fetched() for name, checkpoint in self.donors.items()},
+            {name: checkpoint.fetched() for name, checkpoint in self.bases.items()},
+        )
+
 
 def base_of(donor: str) -> str:
     """The name of a donor's own base among the sources."""
@@ -51,31 +58,50 @@ def base_of(donor: str) -> str:
 class Meeting:
     """One backbone tensor of the recipient and the tensors of each source that meet it.
 
-    Names are those of the checkpoints; `live` is the recipient's name in a loaded model. `rows` is
-    set where only some rows meet, by token.
+    `live` and `sources` are names in loaded models; `dtype` is what the recipient stores it in.
+    `rows` is set where only some rows meet, by token; `added` where donors' tokens are appended.
     """
 
     part: str
     cell: Cell
     live: str
-    target: str
+    dtype: str
     sources: Mapping[str, str]
     rows: Rows | None = None
+    added: Added | None = None
 
 
 @dataclass(frozen=True)
 class Alignment:
     """Every tensor of the recipient's checkpoint, accounted for.
 
-    `merged` may change, `frozen` and `copied` (unknown to transformers) come out bit-identical.
+    `merged` may change, `frozen` and `copied` (unknown to transformers) come out bit-identical;
+    all three are names in the checkpoint. `layouts`: how live tensors lie in it, and in each
+    source. `tokens`: whose meet; `added`: donors' that are appended. `notes` are worth knowing,
+    `warnings` may spoil the merge.
     """
 
     models: Models
     anatomy: Anatomy
-    merged: tuple[Meeting, ...]
+    layouts: Mapping[str, Layout]
+    meetings: tuple[Meeting, ...]
+    merged: tuple[str, ...]
     frozen: tuple[str, ...]
     copied: tuple[str, ...]
+    tokens: Tokens
+    added: Added | None
     warnings: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def fetched(self) -> "Alignment":
+        """The same alignment, of models whose weights are on disk."""
+        return replace(self, models=self.models.fetched())
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a log, a report and a card say of the models, a line each."""
+        warned = tuple(f"warning: {warning}" for warning in self.warnings)
+        return warned + tuple(f"note: {note}" for note in self.notes)
 
     @property
     def layers(self) -> int:
@@ -85,7 +111,7 @@ class Alignment:
     @property
     def cells(self) -> list[Cell]:
         """The backbone's cells, embeddings first, then by layer, final norm and head last."""
-        found = {meeting.cell for meeting in self.merged}
+        found = {meeting.cell for meeting in self.meetings}
         order = {"embed": -1, "norm": 1, "head": 2}  # layers are 0
 
         def place(cell: Cell) -> tuple[int, int, str]:
@@ -95,120 +121,123 @@ class Alignment:
         return sorted(found, key=place)
 
 
-@dataclass(frozen=True)
-class _Side:
-    """One model's backbone tensors: part -> checkpoint name."""
-
-    name: str
-    checkpoint: Checkpoint
-    config: Mapping[str, object]
-    anatomy: Anatomy
-    live: Mapping[str, str]  # checkpoint name -> live name
-    parts: Mapping[str, str]
-
-
-def align(models: Models) -> Alignment:
+def align(models: Models, strict: bool = False, vocabulary: str = "recipient") -> Alignment:
     """Line every source up with the recipient's backbone, from configs and headers alone.
 
-    Raises `AlignmentError` naming all that does not fit: widths, depths, missing tensors.
+    Raises `AlignmentError` that names all that does not fit, each with what would have to change:
+    sizes, depths, missing tensors, vocabularies; with `strict`, all warnings too. `vocabulary`:
+    the recipient's, or the `union` with the donors'.
     """
-    mine = _side(RECIPIENT, models.recipient)
-    theirs = [_side(name, checkpoint) for name, checkpoint in models.sources.items()]
-    warnings: list[str] = []
-    problems = [p for side in theirs for p in _compare_configs(mine, side, warnings)]
-    if not problems:
-        problems = [p for side in theirs for p in _compare_tensors(mine, side)]
-    if problems:
-        shown = "; ".join(problems[:4])
-        more = f"; and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise AlignmentError(f"these models cannot be merged: {shown}{more}")
-    lengths = {side.name: _rows_of(side) for side in (mine, *theirs)}
-    rows = match_rows(
-        models.recipient,
-        models.sources,
-        models.donors,
-        lengths,
-        warnings,
-    )
-    merged = tuple(
-        Meeting(
-            part,
-            cell_of(part),
-            mine.live[target],
-            target,
-            {side.name: _partner(side, part) for side in theirs},
-            rows if part in ("embed.weight", "head.weight") else None,
-        )
-        for part, target in mine.parts.items()
-    )
-    known = set(mine.parts.values())
-    frozen = tuple(n for n, live in mine.live.items() if live in mine.anatomy.frozen)
-    copied = tuple(n for n in mine.live if n not in known and n not in frozen)
-    return Alignment(models, mine.anatomy, merged, frozen, copied, tuple(warnings))
-
-
-def _side(name: str, checkpoint: Checkpoint) -> _Side:
-    config = load_config(checkpoint)
-    model = build_meta(config)
-    anatomy = dissect(model)
-    live = live_names(checkpoint.tensors, model)
-    parts = {anatomy.parts[n]: stored for stored, n in live.items() if n in anatomy.backbone}
-    missing = [n for n, part in anatomy.parts.items() if part not in parts]
-    missing += [n for n in anatomy.frozen if n not in set(live.values())]
-    if missing:
-        raise AlignmentError(
-            f"{checkpoint.path}: {len(missing)} weights are missing, {missing[0]} first"
-        )
-    for stored in parts.values():
-        info = checkpoint.tensors[stored]
-        if info.dtype not in FLOATS:
-            raise AlignmentError(
-                f"{checkpoint.path}: {stored} is {info.dtype}; quantised weights cannot be merged"
-            )
-        if info.shape != anatomy.backbone[live[stored]]:
-            expected = list(anatomy.backbone[live[stored]])
-            raise AlignmentError(
-                f"{checkpoint.path}: {stored} is {list(info.shape)}, its config says {expected}"
-            )
-    text = config.get_text_config().to_dict()
-    return _Side(name, checkpoint, text, anatomy, live, parts)
-
-
-def _compare_configs(mine: _Side, side: _Side, warnings: list[str]) -> list[str]:
-    problems = []
-    for key in _WIDTHS:
-        ours, their = mine.config.get(key), side.config.get(key)
-        if ours is not None and their is not None and ours != their:
-            problems.append(f"{side.name} has {key} {their}, the recipient {ours}")
-    for key in _NOTED:
-        ours, their = mine.config.get(key), side.config.get(key)
-        if ours != their and ours is not None and their is not None:
-            warnings.append(f"{side.name} has {key} {their}, the recipient {ours}")
-    return problems
-
-
-def _compare_tensors(mine: _Side, side: _Side) -> list[str]:
-    problems = []
-    for part, stored in mine.parts.items():
+    wrong: list[str] = []
+    sides: list[Side] = []
+    for name, checkpoint in {RECIPIENT: models.recipient, **models.sources}.items():
         try:
-            partner = _partner(side, part)
-        except KeyError:
-            problems.append(f"{side.name} has no {part}")
-            continue
-        ours = mine.checkpoint.tensors[stored].shape
-        their = side.checkpoint.tensors[partner].shape
-        by_row = part in ("embed.weight", "head.weight")
-        if ours[by_row:] != their[by_row:] or len(ours) != len(their):
-            problems.append(f"{side.name}: {part} is {list(their)}, the recipient's {list(ours)}")
-    return problems
+            sides.append(Side.of(name, checkpoint))
+        except AlignmentError as error:
+            wrong.append(str(error))
+    _refuse(wrong)
+    mine, *theirs = sides
+    told: list[str] = []
+    for side in theirs:
+        wrong += problems(mine, side)
+        told += warnings(mine, side)
+    added = None
+    try:
+        found = {side.name: read_vocabulary(side.checkpoint) for side in sides}
+        tokens, spoken = _match(mine, theirs, models, found)
+        told += spoken
+        if vocabulary == "union":
+            added = append(mine, tokens, found)
+    except AlignmentError as error:
+        wrong.append(str(error))
+    _refuse(wrong)
+    if strict:
+        _refuse([f"{warning} (strict=true)" for warning in told])
+    meetings = tuple(_meeting(part, mine, theirs, tokens, added) for part in mine.parts)
+    return Alignment(
+        models,
+        mine.anatomy,
+        {side.name: side.layout for side in sides},
+        meetings,
+        *_fates(mine),
+        tokens,
+        added,
+        tuple(told),
+        tuple(note for side in sides for note in _notes(side)),
+    )
 
 
-def _partner(side: _Side, part: str) -> str:
-    """The source's tensor for a part; tied embeddings stand in for a missing head."""
-    if part == "head.weight" and part not in side.parts and side.anatomy.tied:
-        return side.parts["embed.weight"]
-    return side.parts[part]
+def _refuse(wrong: list[str]) -> None:
+    if wrong:
+        raise AlignmentError(f"these models cannot be merged: {'; '.join(wrong)}")
 
 
-def _rows_of(side: _Side) -> int:
-    return side.checkpoint.tensors[side.parts["embed.weight"]].shape[0]
+def _match(
+    mine: Side, theirs: list[Side], models: Models, found: Mapping[str, Vocabulary | None]
+) -> tuple[Tokens, list[str]]:
+    """Whose tokens meet, and what to warn of. Raises `AlignmentError` where none can."""
+    base = None if models.base is None else BASE
+    for side in (mine, *theirs):
+        vocabulary, rows = found[side.name], side.shape("embed.weight")[0]
+        if vocabulary is not None and max(vocabulary.ids.values(), default=0) >= rows:
+            raise AlignmentError(
+                f"{side.checkpoint.path}: its tokenizer has {max(vocabulary.ids.values()) + 1}"
+                f" tokens and its embedding {rows} rows; resize the embedding, or take the"
+                " tokenizer that it was made with"
+            )
+    known = {name: vocabulary for name, vocabulary in found.items() if vocabulary is not None}
+    if len(known) < len(found):
+        without = ", ".join(name for name in found if name not in known)
+        sizes = {"" if s is mine else s.name: s.tokens for s in (mine, *theirs)}
+        tokens = match_numbers(sizes, models.donors, base)
+        told = [f"{without}: no tokenizer; embedding rows are matched by number"]
+        return tokens, told if theirs else []
+    ours = known.pop(RECIPIENT)
+    told = [w for donor in models.donors for w in vocabulary_warnings(donor, ours, known[donor])]
+    return match_tokens(ours, known, models.donors, base), told
+
+
+def _meeting(
+    part: str, mine: Side, theirs: list[Side], tokens: Tokens, added: Added | None
+) -> Meeting:
+    live = mine.parts[part]
+    partners = {side.name: side.partner(part) for side in theirs}
+    rows = None
+    if part in mine.anatomy.by_token:
+        lengths = {"" if s is mine else s.name: s.shape(part)[0] for s in (mine, *theirs)}
+        rows = tokens.rows(lengths)
+    else:
+        added = None
+    met = {name: partner for name, partner in partners.items() if partner is not None}
+    return Meeting(part, cell_of(part), live, mine.dtype(live), met, rows, added)
+
+
+def _fates(mine: Side) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Stored tensors: merged, frozen, and copied because transformers does not know them."""
+    backbone = set(mine.parts.values())
+    units = {unit.stored: unit for unit in mine.layout.units.values()}
+    merged = {
+        name
+        for unit in units.values()
+        for name in unit.stored_of([live for live in unit.live if live in backbone])
+    }
+    merged |= {n for live, again in mine.layout.also.items() if live in backbone for n in again}
+    copied = set(mine.layout.unknown)
+    stored = mine.checkpoint.tensors
+    return (
+        tuple(n for n in stored if n in merged),
+        tuple(n for n in stored if n not in merged and n not in copied),
+        tuple(n for n in stored if n in copied),
+    )
+
+
+def _notes(side: Side) -> list[str]:
+    """What is worth knowing of one model: how it is read; what of the recipient is left alone."""
+    found = list(side.checkpoint.notes)
+    if side.name != RECIPIENT:
+        return found
+    reasons = Counter(side.anatomy.frozen_inside.values())
+    found += [f"{n} tensors inside the decoder stay frozen: {why}" for why, n in reasons.items()]
+    if unknown := side.layout.unknown:
+        found.append(f"{len(unknown)} tensors are not of the model ({unknown[0]} first): copied")
+    return found

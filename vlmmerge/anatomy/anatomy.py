@@ -6,13 +6,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vlmmerge.anatomy.language import find_language
+from vlmmerge.anatomy.parts import name_parts, rows_by_token, ties_of
 from vlmmerge.checkpoints import Checkpoint
-from vlmmerge.errors import AlignmentError, CheckpointError
+from vlmmerge.errors import CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+# What transformers raises, on reading or building, for configs that make no model.
+_BROKEN = (
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    ArithmeticError,
+)
 
 
 @dataclass(frozen=True)
@@ -21,13 +35,19 @@ class Anatomy:
 
     `backbone` and `frozen` map live tensor names to shapes; `parts` maps each backbone name to its
     name relative to the decoder (`embed.weight`, `layers.0.self_attn.q_proj.weight`, `norm.weight`,
-    `head.weight`), under which models of different wrapping meet.
+    `head.weight`), under which models of different wrapping meet. `by_token` are the parts that
+    have one row for every token. `frozen_inside` are the frozen tensors within the language model,
+    with the reason; `ties` maps live names that are other names for a tensor to that tensor, they
+    are in neither `backbone` nor `frozen`. `tied` says that embedding and head are one tensor.
     """
 
     model_class: str
     backbone: Shapes
     frozen: Shapes
     parts: Mapping[str, str]
+    by_token: frozenset[str]
+    frozen_inside: Mapping[str, str]
+    ties: Mapping[str, str]
     tied: bool
 
     @classmethod
@@ -42,16 +62,29 @@ class Anatomy:
 
 
 def load_config(model: "str | Path | Checkpoint | PretrainedConfig") -> "PretrainedConfig":
-    """The transformers config of a folder, a checkpoint, or the config itself."""
-    from transformers import AutoConfig, PretrainedConfig
+    """The transformers config of a folder, a checkpoint, or the config itself.
+
+    An `auto_map` beside a type that transformers has is ignored: remote code is never run.
+    Raises `CheckpointError` where transformers does not know the type or cannot read the config.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, PretrainedConfig, __version__
 
     if isinstance(model, PretrainedConfig):
         return model
-    path = model.path if isinstance(model, Checkpoint) else Checkpoint.open(model).path
+    checkpoint = model if isinstance(model, Checkpoint) else Checkpoint.open(model)
+    path, kind = checkpoint.path, checkpoint.config.get("model_type")
+    if not isinstance(kind, str):
+        raise CheckpointError(f"{path}: its config.json names no model_type; is it a model folder?")
+    if kind not in CONFIG_MAPPING:
+        remote = " and remote code is not run" if "auto_map" in checkpoint.config else ""
+        raise CheckpointError(
+            f"{path}: model_type {kind}: transformers {__version__} does not know it{remote}"
+        )
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except (ValueError, KeyError, OSError, TypeError) as error:
-        reason = str(error).split("\n")[0]
+    except (*_BROKEN, OSError, StrictDataclassError) as error:
+        reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: transformers cannot read its config ({reason})") from error
     return config
 
@@ -71,17 +104,32 @@ def model_class(config: "PretrainedConfig") -> Any:
         if isinstance(found := getattr(transformers, name, None), type):
             return found
     for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
-        if type(config) in mapping:
-            return mapping[type(config)]
+        # `in` misses configs that two types share (Evolla's), get does not.
+        if (found := mapping.get(type(config), None)) is not None:
+            return found
     raise CheckpointError(f"{config.model_type}: transformers has no generating model of this type")
 
 
 def build_meta(config: "PretrainedConfig") -> "PreTrainedModel":
-    """The model on the meta device: names and shapes without weights."""
+    """The model on the meta device: names and shapes without weights.
+
+    Raises `CheckpointError` where transformers cannot build it: a library that is not installed, a
+    config that lacks what its class needs.
+    """
     import torch
 
-    with torch.device("meta"):
-        model: PreTrainedModel = model_class(config)._from_config(config)
+    found = model_class(config)
+    try:
+        with torch.device("meta"):
+            model: PreTrainedModel = found._from_config(config)
+    except ImportError as error:
+        needed = " ".join(str(error).split())
+        raise CheckpointError(f"{found.__name__}: {needed}") from error
+    except _BROKEN as error:
+        reason = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{found.__name__}: transformers cannot build it from its config ({reason})"
+        ) from error
     model.tie_weights()
     return model
 
@@ -89,32 +137,31 @@ def build_meta(config: "PretrainedConfig") -> "PreTrainedModel":
 def dissect(model: "PreTrainedModel") -> Anatomy:
     """The anatomy of a live model, on the meta device or not.
 
-    The backbone is the decoder with its input embeddings and its output head.
+    The backbone is the decoder with its input embeddings and its output head, without what in it
+    reads other things than text.
+    Raises `AlignmentError` where there is no such decoder.
     """
-    decoder = model.get_decoder()
-    if decoder is None or decoder is model or model.config.is_encoder_decoder:
-        raise AlignmentError(f"{type(model).__name__}: names no language decoder to merge into")
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is not None and head.weight is embeddings.weight
-    names = {id(module): name for name, module in model.named_modules()}
-    prefixes = {names[id(embeddings)]: "embed", names[id(decoder)]: ""}
-    if head is not None:
-        prefixes[names[id(head)]] = "head"
-
-    tensors = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    if tied:
-        tensors = {n: s for n, s in tensors.items() if not n.startswith(f"{names[id(head)]}.")}
-    parts = {}
-    for name in tensors:
-        for prefix, part in prefixes.items():
-            if name.startswith(f"{prefix}."):
-                rest = name.removeprefix(f"{prefix}.")
-                parts[name] = f"{part}.{rest}" if part else rest
-                break
+    language = find_language(model)
+    state = model.state_dict(keep_vars=True)
+    ties = ties_of(state)
+    aliases: dict[str, list[str]] = {name: [name] for name in state if name not in ties}
+    for alias, name in ties.items():
+        aliases[name].append(alias)
+    parts = name_parts(model, language, aliases)
+    shapes = {name: tuple(state[name].shape) for name in aliases}
+    reasons = {name: why for name in shapes if (why := language.reason(name))}
+    embed, head = f"{language.embeddings}.weight", f"{language.head}.weight"
     return Anatomy(
-        type(model).__name__,
-        MappingProxyType({name: tensors[name] for name in parts}),
-        MappingProxyType({name: shape for name, shape in tensors.items() if name not in parts}),
-        MappingProxyType(parts),
-        tied,
+        model_class=type(model).__name__,
+        backbone=MappingProxyType({name: shapes[name] for name in parts}),
+        frozen=MappingProxyType({name: s for name, s in shapes.items() if name not in parts}),
+        parts=MappingProxyType(parts),
+        by_token=rows_by_token(
+            model,
+            language,
+            {alias: part for name, part in parts.items() for alias in aliases[name]},
+        ),
+        frozen_inside=MappingProxyType(reasons),
+        ties=MappingProxyType(ties),
+        tied=ties.get(embed, embed) == ties.get(head, head),
     )

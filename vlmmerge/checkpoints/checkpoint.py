@@ -3,45 +3,103 @@
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from vlmmerge.checkpoints.headers import TensorInfo, read_header
+from vlmmerge.checkpoints.folder import INDEX, SINGLE, check_folder, read_headers
+from vlmmerge.checkpoints.headers import TensorInfo
+from vlmmerge.checkpoints.hub import Snapshot, find
+from vlmmerge.checkpoints.quantised import dequantise, readable, refuse_quantised
 from vlmmerge.checkpoints.source import Source
+from vlmmerge.checkpoints.strict_json import read_json
 from vlmmerge.errors import CheckpointError
 
 if TYPE_CHECKING:
     import torch
 
-INDEX = "model.safetensors.index.json"
-SINGLE = "model.safetensors"
+__all__ = ["INDEX", "SINGLE", "Checkpoint", "read_json", "torch_dtype"]
 
 _SAMPLE = 64  # bytes of each tensor that go into a fingerprint
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model folder whose tensors are known by name, shape and dtype from their headers alone."""
+    """A model folder whose tensors are known by name, shape and dtype from their headers alone.
+
+    `config` and `tensors` are those of the dequantised model where weights are stored in fp8: the
+    config.json of what is written from it must then be written from `config`, not copied.
+    """
 
     path: Path
     source: Source
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
+    remote: Snapshot | None = None  # where the weights are to be had, as long as they are not here
 
     @classmethod
     def open(cls, spec: object, where: str = "model") -> "Checkpoint":
         """Open a folder, `org/name[@revision]` or `{path, revision}`, reading headers only.
 
-        Raises `CheckpointError` where the folder is missing, damaged or holds no safetensors.
+        Of a repository of the hub that is not in its cache no weights are downloaded: `fetched`
+        does it. Raises `CheckpointError` where the model is missing, damaged or has no safetensors.
         """
         source = Source.parse(spec, where)
-        path = source.fetch()
+        path = source.folder()
+        if path is None:
+            snapshot = find(source.path, source.revision)
+            if snapshot.files:
+                return cls._from_afar(source, snapshot)
+            path = snapshot.folder
+        return cls._from_folder(path, source)
+
+    @classmethod
+    def _from_folder(cls, path: Path, source: Source) -> "Checkpoint":
+        check_folder(path)
         config = read_json(path / "config.json")
-        return cls(path, source, MappingProxyType(config), MappingProxyType(_read_headers(path)))
+        refuse_quantised(path, config)  # before headers, whose dtypes say less
+        config, tensors = readable(path, config, read_headers(path))
+        return cls(path, source, MappingProxyType(config), MappingProxyType(tensors))
+
+    @classmethod
+    def _from_afar(cls, source: Source, snapshot: Snapshot) -> "Checkpoint":
+        with tempfile.TemporaryDirectory() as outline:
+            snapshot.outline(Path(outline))
+            try:
+                seen = cls._from_folder(Path(outline), source)
+            except CheckpointError as error:
+                said = str(error).replace(outline, source.path)
+                raise CheckpointError(said) from error
+        snapshot.fetch_companions()
+        tensors = {
+            name: replace(info, shard=snapshot.folder / info.shard.name)
+            for name, info in seen.tensors.items()
+        }
+        return replace(
+            seen, path=snapshot.folder, tensors=MappingProxyType(tensors), remote=snapshot
+        )
+
+    @property
+    def missing_bytes(self) -> int:
+        """What `fetched` would download: 0 where the weights are on disk."""
+        return 0 if self.remote is None else self.remote.missing_bytes
+
+    def fetched(self) -> "Checkpoint":
+        """The model with its weights on disk: itself, or downloaded from the hub.
+
+        Raises `CheckpointError` where the weights are not those that the headers spoke of.
+        """
+        if self.remote is None:
+            return self
+        self.remote.fetch_weights()
+        here = self._from_folder(self.path, self.source)
+        if _layout(here) != _layout(self):
+            raise CheckpointError(f"{self.path}: other headers than the hub gave before; run again")
+        return here
 
     @property
     def name(self) -> str:
@@ -49,34 +107,41 @@ class Checkpoint:
         return self.source.path.rstrip("/").rpartition("/")[2]
 
     @property
+    def dequantised(self) -> bool:
+        """Whether any weight is stored in fp8 and dequantised on reading."""
+        return any(info.scaled is not None for info in self.tensors.values())
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of how the model is read, a line each."""
+        notes = []
+        if self.dequantised:
+            count = sum(info.scaled is not None for info in self.tensors.values())
+            notes.append(f"{self.name}: {count} fp8 weights are dequantised on reading")
+        if "auto_map" in self.config:
+            notes.append(f"{self.name}: its config names remote code (auto_map), which is not run")
+        return notes
+
+    @property
     def shards(self) -> list[Path]:
         return list(dict.fromkeys(tensor.shard for tensor in self.tensors.values()))
 
     def read(self, name: str) -> "torch.Tensor":
-        """One tensor, copied into memory in its stored dtype."""
-        import torch
-
+        """One tensor, copied into memory in the dtype that `tensors` says."""
         info = self.tensors[name]
-        # pread, not a mapping: pages that were mapped stay in the resident set.
-        buffer = bytearray(info.nbytes)
-        left = memoryview(buffer)
-        with info.shard.open("rb", buffering=0) as file:
-            while left:  # a system call gives 2 GiB at most
-                read = os.preadv(file.fileno(), [left], info.start + info.nbytes - len(left))
-                if read == 0:
-                    raise CheckpointError(f"{info.shard}: cut short while {name} was read")
-                left = left[read:]
-        if not buffer:
-            return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
-        return torch.frombuffer(buffer, dtype=torch_dtype(info.dtype)).reshape(info.shape)
+        if info.scaled is None:
+            return _read(info)
+        weight, scale = (_read(part) for part in info.stored)
+        return dequantise(weight, scale, info.scaled.block, torch_dtype(info.dtype))
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the config, the headers and a sample of every tensor's bytes."""
         digest = hashlib.sha256(json.dumps(dict(self.config), sort_keys=True).encode())
-        for shard in self.shards:
+        stored = [part for info in self.tensors.values() for part in info.stored]
+        for shard in dict.fromkeys(part.shard for part in stored):
             with shard.open("rb") as file:
-                for info in self.tensors.values():
+                for info in stored:
                     if info.shard != shard:
                         continue
                     digest.update(f"{info.name} {info.dtype} {info.shape}".encode())
@@ -84,6 +149,31 @@ class Checkpoint:
                     file.seek(middle)
                     digest.update(file.read(min(_SAMPLE, info.nbytes)))
         return digest.hexdigest()[:16]
+
+
+def _read(info: TensorInfo) -> "torch.Tensor":
+    """What a byte range holds, copied into memory."""
+    import torch
+
+    # pread, not a mapping: pages that were mapped stay in the resident set.
+    buffer = bytearray(info.nbytes)
+    left = memoryview(buffer)
+    with info.shard.open("rb", buffering=0) as file:
+        while left:  # a system call gives 2 GiB at most
+            read = os.preadv(file.fileno(), [left], info.start + info.nbytes - len(left))
+            if read == 0:
+                raise CheckpointError(f"{info.shard}: cut short while {info.name} was read")
+            left = left[read:]
+    if not buffer:
+        return torch.empty(info.shape, dtype=torch_dtype(info.dtype))
+    return torch.frombuffer(buffer, dtype=torch_dtype(info.dtype)).reshape(info.shape)
+
+
+def _layout(checkpoint: Checkpoint) -> dict[str, tuple[object, ...]]:
+    return {
+        name: (info.dtype, info.shape, info.shard, info.start, info.end)
+        for name, info in checkpoint.tensors.items()
+    }
 
 
 def torch_dtype(name: str) -> "torch.dtype":
@@ -107,39 +197,3 @@ def torch_dtype(name: str) -> "torch.dtype":
         "U64": torch.uint64,
         "F64": torch.float64,
     }[name]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file of a model folder."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: missing; is {path.parent} a model folder?") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: holds no JSON object")
-    return content
-
-
-def _read_headers(path: Path) -> dict[str, TensorInfo]:
-    if not (path / INDEX).exists():
-        if (path / SINGLE).exists():
-            return read_header(path / SINGLE)
-        if (path / "adapter_config.json").exists():
-            raise CheckpointError(f"{path}: a PEFT adapter; merge it into its model first")
-        raise CheckpointError(f"{path}: no {SINGLE}; pickled weights are not read")
-    weight_map = read_json(path / INDEX).get("weight_map")
-    if not isinstance(weight_map, dict):
-        raise CheckpointError(f"{path / INDEX}: has no weight_map")
-    tensors: dict[str, TensorInfo] = {}
-    for shard in sorted(set(weight_map.values())):
-        if Path(shard).name != shard or not (path / shard).exists():
-            raise CheckpointError(f"{path / INDEX}: names a shard {shard!r} that is not there")
-        found = read_header(path / shard)
-        for name in found.keys() & tensors.keys():
-            raise CheckpointError(f"{path}: {name} is in two shards")
-        tensors |= found
-    if missing := sorted(weight_map.keys() - tensors.keys()):
-        raise CheckpointError(f"{path}: {missing[0]} is in the index and in no shard")
-    return tensors

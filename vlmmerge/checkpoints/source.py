@@ -7,9 +7,6 @@ from pathlib import Path
 
 from vlmmerge.errors import CheckpointError, ConfigError
 
-# What a merge needs of a repository: weights, configs, tokenizer and processor files.
-PATTERNS = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
-
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
 
@@ -59,29 +56,14 @@ class Source:
         path = str(local.resolve()) if local.exists() else self.path
         return Source(path, self.revision, self.base and self.base.absolute())
 
-    def fetch(self) -> Path:
-        """The folder that holds the model; downloads a hub repository where it is not cached.
+    def folder(self) -> Path | None:
+        """The local folder that is named; None where a repository of the hub is.
 
-        Raises `CheckpointError` where there is neither a folder nor a repository to be had.
+        Raises `CheckpointError` where it can be neither.
         """
         local = Path(self.path).expanduser()
         if local.is_dir():
             return local
         if not _HUB_ID.fullmatch(self.path) or local.exists():
             raise CheckpointError(f"{self.path}: no such model folder")
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError
-
-        try:
-            return Path(
-                snapshot_download(self.path, revision=self.revision, allow_patterns=PATTERNS)
-            )
-        except GatedRepoError as error:
-            raise CheckpointError(
-                f"{self.path}: gated; ask for access at https://huggingface.co/{self.path} "
-                "and run `hf auth login`"
-            ) from error
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-            raise CheckpointError(
-                f"{self.path}: no such folder, and the hub has no such model or cannot be reached"
-            ) from error
+        return None

@@ -1,70 +1,185 @@
-"""Model folders that appear whole or not at all: written beside, then renamed."""
+"""Model folders that appear whole or not at all: written beside, checked, then renamed."""
 
+import errno
 import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
-from vlmmerge.checkpoints.headers import BITS, TensorInfo
-from vlmmerge.errors import ConfigError
+from vlmmerge.checkpoints.folder import INDEX, SINGLE
+from vlmmerge.checkpoints.headers import BITS, TensorInfo, read_header
+from vlmmerge.checkpoints.moving import copy_range, digest_of, digest_range
+from vlmmerge.errors import CheckpointError, ConfigError, EngineError
 
 if TYPE_CHECKING:
     import torch
+
+MAX_SHARD_SIZE = "50GB"  # as `save_pretrained`
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A tensor of a model folder to be. `copy`: where its bytes lie already, as they shall be."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    copy: TensorInfo | None = None
+
+    @property
+    def nbytes(self) -> int:
+        size = BITS[self.dtype] // 8
+        for n in self.shape:
+            size *= n
+        return size
 
 
 @contextmanager
 def appearing(folder: Path) -> Iterator[Path]:
     """A folder to fill, renamed to `folder` when all went well and removed when not.
 
-    Raises `ConfigError` where `folder` exists and is not empty.
+    Raises `ConfigError` where `folder` exists and is not empty, or cannot be made, and
+    `EngineError` where the disk fills up.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: exists already; choose another output")
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    check_absent(folder)
     partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-    partial.mkdir()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
+        partial.mkdir()
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made ({error.strerror}); choose another") from error
     try:
         yield partial
         if folder.exists():
             folder.rmdir()
         partial.rename(folder)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise EngineError(
+            f"{folder}: {error.strerror} midway; nothing is kept, free some space and run again"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def write_shard(
-    path: Path,
-    tensors: Sequence[TensorInfo],
-    dtypes: dict[str, str],
-    produce: Callable[[TensorInfo], "torch.Tensor"],
-) -> None:
-    """Write a safetensors file tensor by tensor, in the order and with the shapes of `tensors`.
+def check_absent(folder: Path) -> None:
+    """Raise `ConfigError` where a folder that is to be written exists and is not empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: exists already; choose another output")
 
-    `dtypes` gives each tensor's stored dtype; `produce` returns it, one at a time.
+
+def write_weights(
+    folder: Path,
+    plan: Sequence[Planned],
+    produce: Callable[[str], "torch.Tensor"],
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> None:
+    """Write the planned tensors into shards as large as `save_pretrained` makes them, and an index.
+
+    `produce` gives what is not copied, by name, in the planned dtype and shape; `advance` hears of
+    every tensor's bytes. All is then read again: `CheckpointError` where a checksum differs.
     """
+    shards, total = split(plan, max_shard_size)
+    for name, tensors in shards.items():
+        digests = _write_shard(folder / name, tensors, produce, advance)
+        _check_shard(folder / name, tensors, digests)
+    if len(shards) > 1:
+        weight_map = {tensor.name: name for name, tensors in shards.items() for tensor in tensors}
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def split(
+    plan: Sequence[Planned], max_shard_size: int | str = MAX_SHARD_SIZE
+) -> tuple[dict[str, list[Planned]], int]:
+    """Shard file -> its tensors, and the bytes of all: the sizes and names of `save_pretrained`.
+
+    Raises `ConfigError` where `max_shard_size` is no size.
+    """
+    from huggingface_hub import split_state_dict_into_shards_factory
+
+    by_name: dict[str, Any] = {tensor.name: tensor for tensor in plan}
+    try:
+        found = split_state_dict_into_shards_factory(
+            by_name,
+            get_storage_size=lambda tensor: tensor.nbytes,
+            filename_pattern=SINGLE.replace(".safetensors", "{suffix}.safetensors"),
+            max_shard_size=max_shard_size,
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"max_shard_size: {max_shard_size!r} is no size; write it as 5GB"
+        ) from error
+    shards = {
+        # Wide numbers first: every tensor then starts at a multiple of its numbers' size.
+        name: sorted((by_name[n] for n in names), key=lambda tensor: -BITS[tensor.dtype])
+        for name, names in found.filename_to_tensors.items()
+    }
+    return shards, sum(tensor.nbytes for tensor in plan)
+
+
+def _write_shard(
+    path: Path,
+    tensors: Sequence[Planned],
+    produce: Callable[[str], "torch.Tensor"],
+    advance: Callable[[int], None],
+) -> dict[str, bytes]:
+    """Write one safetensors file tensor by tensor; the checksum of each by name."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
-    for info in tensors:
-        size = info.elements * BITS[dtypes[info.name]] // 8
-        header[info.name] = {
-            "dtype": dtypes[info.name],
-            "shape": list(info.shape),
-            "data_offsets": [offset, offset + size],
+    for tensor in tensors:
+        header[tensor.name] = {
+            "dtype": tensor.dtype,
+            "shape": list(tensor.shape),
+            "data_offsets": [offset, offset + tensor.nbytes],
         }
-        offset += size
+        offset += tensor.nbytes
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(encoded)) + encoded)
-        for info in tensors:
-            file.write(as_bytes(produce(info)))
-        file.flush()
+    digests = {}
+    with path.open("wb", buffering=0) as file:
+        _write(file, struct.pack("<Q", len(encoded)) + encoded)
+        for tensor in tensors:
+            if tensor.copy is not None:
+                copy_range(tensor.copy, file)
+                digests[tensor.name] = digest_range(tensor.copy)
+            else:
+                content = as_bytes(produce(tensor.name))
+                _write(file, content)
+                digests[tensor.name] = digest_of(content)
+            advance(tensor.nbytes)
         os.fsync(file.fileno())
+    return digests
+
+
+def _write(file: IO[bytes], content: bytes | memoryview) -> None:
+    left = memoryview(content)
+    while left:  # a system call takes 2 GiB at most
+        left = left[file.write(left) :]
+
+
+def _check_shard(path: Path, tensors: Sequence[Planned], digests: Mapping[str, bytes]) -> None:
+    """Read a written shard again: names, dtypes, shapes and bytes as planned."""
+    found = read_header(path)
+    for tensor in tensors:
+        info = found.pop(tensor.name, None)
+        if info is None or (info.dtype, info.shape) != (tensor.dtype, tensor.shape):
+            raise CheckpointError(f"{path}: {tensor.name} was not written as planned")
+        if digest_range(info) != digests[tensor.name]:
+            raise CheckpointError(
+                f"{path}: {tensor.name} reads otherwise than it was written; check the disk"
+            )
+    assert not found
 
 
 def as_bytes(tensor: "torch.Tensor") -> memoryview:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import BASE, Meeting, base_of
 from vlmmerge.anatomy.cells import EMBED, HEAD
+from vlmmerge.anatomy.union import Added
 from vlmmerge.errors import EngineError
 from vlmmerge.methods import Draws
 from vlmmerge.recipes import Recipe
@@ -13,7 +14,7 @@ from vlmmerge.recipes import Recipe
 if TYPE_CHECKING:
     import torch
 
-# Reads a tensor of a source, by the source's name and the tensor's name in its checkpoint.
+# Reads a live tensor of a source, by the source's name and the tensor's.
 Read = Callable[[str, str], "torch.Tensor"]
 
 
@@ -22,12 +23,14 @@ class Operands:
     """What a method needs of one tensor, float32 and row-aligned.
 
     `whole` is the recipient's tensor; `base` and `sources` (the recipient, then the donors: weights
-    or deltas) hold only the rows that meet, where the meeting names rows.
+    or deltas) hold only the rows that meet, where the meeting names rows. `appended`: the rows of
+    tokens that only donors have.
     """
 
     whole: "torch.Tensor"
     base: "torch.Tensor | None"
     sources: tuple["torch.Tensor", ...]
+    appended: "torch.Tensor | None" = None
 
 
 def gather(recipe: Recipe, meeting: Meeting, recipient: "torch.Tensor", read: Read) -> Operands:
@@ -48,20 +51,48 @@ def gather(recipe: Recipe, meeting: Meeting, recipient: "torch.Tensor", read: Re
         known = (index >= 0).reshape(-1, *[1] * (tensor.dim() - 1))
         return tensor[index.clamp(min=0)].where(known, missing)
 
+    appended = None if meeting.added is None else _appended(meeting, meeting.added, read)
     base = fetch(BASE, mine) if BASE in meeting.sources else None
     if recipe.rule.takes == "weights":
         donors = [fetch(donor, mine) for donor in recipe.models.donors]
-        return Operands(whole, base, (mine, *donors))
+        return Operands(whole, base, (mine, *donors), appended)
     assert base is not None
     deltas = [mine - base]
     for donor in recipe.models.donors:
         own = fetch(base_of(donor), base) if base_of(donor) in meeting.sources else base
         deltas.append(fetch(donor, own) - own)
-    return Operands(whole, base, tuple(deltas))
+    return Operands(whole, base, tuple(deltas), appended)
+
+
+def _appended(meeting: Meeting, added: Added, read: Read) -> "torch.Tensor":
+    """The new tokens' rows: the mean of those of the donors that know them.
+
+    A token that only donors have is in no task vector, and no coefficient can be for it.
+    """
+    import torch
+
+    rows, known = [], []
+    for donor, ids in added.sources.items():
+        has = (ids >= 0).float()
+        tensor = read(donor, meeting.sources[donor]).float()[ids.clamp(min=0)]
+        known.append(has.reshape(-1, *[1] * (tensor.dim() - 1)))
+        rows.append(tensor * known[-1])
+    return torch.stack(rows).sum(0) / torch.stack(known).sum(0)
 
 
 def combine(recipe: Recipe, meeting: Meeting, operands: Operands) -> "torch.Tensor":
-    """The merged tensor, float32, in the recipient's shape."""
+    """The merged tensor, float32, in the recipient's shape, or longer by the tokens added."""
+    merged = _combine(recipe, meeting, operands)
+    if meeting.added is None:
+        return merged
+    assert operands.appended is not None
+    grown = merged.new_zeros(meeting.added.length, *merged.shape[1:])
+    grown[: len(merged)] = merged
+    grown[meeting.added.first :][: len(operands.appended)] = operands.appended
+    return grown
+
+
+def _combine(recipe: Recipe, meeting: Meeting, operands: Operands) -> "torch.Tensor":
     if meeting.cell in (EMBED, HEAD) and recipe.embeddings != "merge":
         if recipe.embeddings == "exclude":
             return operands.whole
@@ -82,10 +113,12 @@ def combine(recipe: Recipe, meeting: Meeting, operands: Operands) -> "torch.Tens
     return whole
 
 
-def store(merged: "torch.Tensor", dtype: "torch.dtype", name: str) -> "torch.Tensor":
+def store(
+    merged: "torch.Tensor", dtype: "torch.dtype", name: str, allow_nonfinite: bool = False
+) -> "torch.Tensor":
     """`merged` in the dtype it is saved in. Raises `EngineError` where a number is not finite."""
     stored = merged.to(dtype)
-    if not bool(stored.isfinite().all()):
+    if not allow_nonfinite and not bool(stored.isfinite().all()):
         raise EngineError(f"{name}: the merge is not finite in {str(dtype).removeprefix('torch.')}")
     return stored
 

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from vlmmerge.anatomy import Alignment, Meeting
+from vlmmerge.anatomy import RECIPIENT, Alignment, Meeting
 from vlmmerge.checkpoints import torch_dtype
 from vlmmerge.merging.combine import Operands, coefficient_key, combine, gather, store
-from vlmmerge.merging.stream import reader, stored_dtypes
+from vlmmerge.merging.reading import LiveTensors
+from vlmmerge.merging.stream import merged_dtype
 from vlmmerge.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -21,9 +22,10 @@ class ResidentMerge:
 
     def __init__(self, alignment: Alignment, model: "PreTrainedModel", resident: Recipe) -> None:
         self._alignment = alignment
+        self._read = LiveTensors(alignment).read
         self._live = model.state_dict(keep_vars=True)
         self._takes = resident.rule.takes
-        self._operands = {m.part: self._gather(resident, m) for m in alignment.merged}
+        self._operands = {m.part: self._gather(resident, m) for m in alignment.meetings}
         self._done: dict[str, tuple[object, ...]] = {}
 
     def apply(self, recipe: Recipe) -> None:
@@ -34,15 +36,15 @@ class ResidentMerge:
         """
         import torch
 
-        dtypes = stored_dtypes(recipe, self._alignment)
         with torch.no_grad():
-            for meeting in self._alignment.merged:
+            for meeting in self._alignment.meetings:
                 key = (*coefficient_key(recipe, meeting), recipe.dtype)
                 if self._done.get(meeting.part) == key:
                     continue
                 self._done.pop(meeting.part, None)
                 merged = combine(recipe, meeting, self._operands_for(recipe, meeting))
-                stored = store(merged, torch_dtype(dtypes[meeting.target]), meeting.target)
+                dtype = torch_dtype(merged_dtype(recipe, meeting))
+                stored = store(merged, dtype, meeting.live)
                 self._live[meeting.live].copy_(stored)
                 self._done[meeting.part] = key
 
@@ -52,5 +54,4 @@ class ResidentMerge:
         return self._gather(recipe, meeting)
 
     def _gather(self, recipe: Recipe, meeting: Meeting) -> Operands:
-        recipient = self._alignment.models.recipient.read(meeting.target)
-        return gather(recipe, meeting, recipient, reader(self._alignment))
+        return gather(recipe, meeting, self._read(RECIPIENT, meeting.live), self._read)

@@ -2,16 +2,27 @@
 
 import json
 import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vlmmerge.anatomy import Alignment, align
-from vlmmerge.checkpoints import Checkpoint, TensorInfo, torch_dtype
-from vlmmerge.checkpoints.checkpoint import INDEX
-from vlmmerge.checkpoints.writer import appearing, as_bytes, write_shard
+from vlmmerge.anatomy import RECIPIENT, Alignment, Meeting, align
+from vlmmerge.checkpoints import Checkpoint, torch_dtype
+from vlmmerge.checkpoints.moving import digest_range
+from vlmmerge.checkpoints.writer import (
+    MAX_SHARD_SIZE,
+    Planned,
+    appearing,
+    as_bytes,
+    check_absent,
+    write_weights,
+)
 from vlmmerge.errors import CheckpointError, ConfigError
-from vlmmerge.merging.combine import Read, combine, gather, store
+from vlmmerge.merging.combine import combine, gather, store
+from vlmmerge.merging.growing import grown_config, write_union
+from vlmmerge.merging.reading import LiveTensors, check_finite
 from vlmmerge.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -23,7 +34,7 @@ _COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 @dataclass(frozen=True)
 class Written:
-    """What a merge wrote: tensors by fate. `changed` counts frozen tensors that differ (0)."""
+    """What a merge wrote: stored tensors by fate. `changed` counts frozen ones that differ (0)."""
 
     path: Path
     merged: int
@@ -32,58 +43,144 @@ class Written:
     changed: int
 
 
-def write_merge(recipe: Recipe, output: Path, card: str | None = None) -> Written:
+def write_merge(
+    recipe: Recipe,
+    output: Path,
+    card: Callable[[Alignment], str] | None = None,
+    *,
+    strict: bool = False,
+    allow_nonfinite: bool = False,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    advance: Callable[[int], None] = lambda nbytes: None,
+) -> Written:
     """Merge `recipe` into the folder `output`, which appears whole or not at all.
 
-    Config, tokenizer, processor and generation files are the recipient's; `card` is its README.
+    Config, tokenizer, processor and generation files are the recipient's; `card` writes its README.
     """
-    alignment = align(recipe.models.open())
+    alignment = align(recipe.models.open(), strict, recipe.vocabulary)
     recipe.check_layers(alignment.layers)
+    check_apart(output, alignment)
+    check_absent(output)
+    alignment = alignment.fetched()
     recipient = alignment.models.recipient
-    if output.resolve() in (source.path.resolve() for source in _all(alignment)):
-        raise ConfigError(f"{output}: is one of the models to be merged")
     dtypes = stored_dtypes(recipe, alignment)
-    meetings = {meeting.target: meeting for meeting in alignment.merged}
-
-    def produce(info: TensorInfo) -> "torch.Tensor":
-        tensor = recipient.read(info.name)
-        if info.name not in meetings:
-            return tensor
-        meeting = meetings[info.name]
-        operands = gather(recipe, meeting, tensor, reader(alignment))
-        merged = combine(recipe, meeting, operands)
-        return store(merged, torch_dtype(dtypes[info.name]), info.name)
-
+    produce = _Producer(recipe, alignment, dtypes, allow_nonfinite)
+    rewritten = set(alignment.merged)
+    shapes = grown_shapes(alignment)
+    plan = [
+        Planned(
+            name,
+            dtypes[name],
+            shapes.get(name, info.shape),
+            None if name in rewritten or info.scaled is not None else info,
+        )
+        for name, info in recipient.tensors.items()
+    ]
+    if not allow_nonfinite:
+        check_finite(recipient, alignment.frozen)
     with appearing(output) as folder:
-        for shard in recipient.shards:
-            infos = [info for info in recipient.tensors.values() if info.shard == shard]
-            write_shard(folder / shard.name, infos, dtypes, produce)
-        _write_companions(recipient, folder, recipe.dtype, dtypes)
+        write_weights(folder, plan, produce, max_shard_size, advance)
+        _write_companions(alignment, folder, recipe.dtype)
         if card is not None:
-            (folder / "README.md").write_text(card, encoding="utf-8")
+            (folder / "README.md").write_text(card(alignment), encoding="utf-8")
         changed = count_changed(recipient, Checkpoint.open(folder), alignment)
         if changed:
             raise CheckpointError(
                 f"{output}: {changed} frozen tensors were not written as they are"
             )
-    return Written(
-        output, len(alignment.merged), len(alignment.frozen), len(alignment.copied), changed
-    )
+    merged, frozen, copied = alignment.merged, alignment.frozen, alignment.copied
+    return Written(output, len(merged), len(frozen), len(copied), changed)
+
+
+class _Producer:
+    """Merged tensors as they are stored, made when they are first asked for.
+
+    A unit of several stored tensors is merged at once and kept until all of them are written.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        alignment: Alignment,
+        dtypes: Mapping[str, str],
+        allow_nonfinite: bool,
+    ) -> None:
+        self._recipe, self._dtypes, self._allow_nonfinite = recipe, dtypes, allow_nonfinite
+        self._read = LiveTensors(alignment, allow_nonfinite).read
+        self._meetings = {meeting.live: meeting for meeting in alignment.meetings}
+        self._merged = set(alignment.merged)
+        self._layout = layout = alignment.layouts[RECIPIENT]
+        self._recipient = alignment.models.recipient
+        self._units = {name: unit for unit in layout.units.values() for name in unit.stored}
+        self._twins = {again: live for live, names in layout.also.items() for again in names}
+        self._made: dict[str, torch.Tensor] = {}
+
+    def __call__(self, name: str) -> "torch.Tensor":
+        if name in self._twins:
+            return self._twin(name)
+        if name not in self._made:
+            if name not in self._merged:
+                return self._recipient.read(name)  # dequantised
+            unit = self._units[name]
+            pieces = unit.save({live: self._merge(live) for live in unit.live})
+            self._made |= {n: piece for n, piece in pieces.items() if n in self._merged}
+        return self._made.pop(name).to(torch_dtype(self._dtypes[name]))
+
+    def _merge(self, live: str) -> "torch.Tensor":
+        tensor = self._read(RECIPIENT, live)
+        if live not in self._meetings:  # frozen, in one unit with what is merged
+            return tensor
+        meeting = self._meetings[live]
+        operands = gather(self._recipe, meeting, tensor, self._read)
+        merged = combine(self._recipe, meeting, operands)
+        dtype = torch_dtype(merged_dtype(self._recipe, meeting))
+        return store(merged, dtype, live, self._allow_nonfinite)
+
+    def _twin(self, name: str) -> "torch.Tensor":
+        """A tied tensor that is stored once more: merged alike, if the two are one."""
+        live = self._twins[name]
+        first = self._layout.units[live].stored[0]
+        if as_bytes(self._recipient.read(name)) != as_bytes(self._recipient.read(first)):
+            raise CheckpointError(
+                f"{self._recipient.path}: {name} and {first} are tied by its config and differ;"
+                " set tie_word_embeddings to false in its config.json"
+            )
+        return self._merge(live)
+
+
+def grown_shapes(alignment: Alignment) -> dict[str, tuple[int, ...]]:
+    """Shapes of stored tensors that are longer by donors' tokens."""
+    layout = alignment.layouts[RECIPIENT]
+    return {
+        name: (meeting.added.length, *alignment.anatomy.backbone[meeting.live][1:])
+        for meeting in alignment.meetings
+        if meeting.added is not None
+        for name in (*layout.units[meeting.live].stored, *layout.also.get(meeting.live, ()))
+    }
+
+
+def merged_dtype(recipe: Recipe, meeting: Meeting) -> str:
+    """The safetensors dtype that a merged tensor is saved in."""
+    return meeting.dtype if recipe.dtype is None else _SAFETENSORS_NAMES[recipe.dtype]
 
 
 def stored_dtypes(recipe: Recipe, alignment: Alignment) -> dict[str, str]:
     """The safetensors dtype that each of the recipient's tensors is saved in."""
     dtypes = {name: info.dtype for name, info in alignment.models.recipient.tensors.items()}
     if recipe.dtype is not None:
-        for meeting in alignment.merged:
-            dtypes[meeting.target] = _SAFETENSORS_NAMES[recipe.dtype]
+        dtypes |= dict.fromkeys(alignment.merged, _SAFETENSORS_NAMES[recipe.dtype])
     return dtypes
 
 
-def reader(alignment: Alignment) -> Read:
-    """Reads a tensor of a source from its checkpoint."""
-    sources = alignment.models.sources
-    return lambda source, name: sources[source].read(name)
+def check_apart(output: Path, alignment: Alignment) -> None:
+    """Raise `ConfigError` where the output folder is a source, lies in one, or holds one."""
+    written = output.resolve()
+    for checkpoint in (alignment.models.recipient, *alignment.models.sources.values()):
+        read = checkpoint.path.resolve()
+        if written == read or read in written.parents:
+            raise ConfigError(f"{output}: lies in {read}, which is to be merged; choose another")
+        if written in read.parents:
+            raise ConfigError(f"{output}: holds {read}, which is to be merged; choose another")
 
 
 def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -> int:
@@ -93,9 +190,11 @@ def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -
         if name not in after.tensors:
             return False
         old, new = before.tensors[name], after.tensors[name]
-        return (old.dtype, old.shape) == (new.dtype, new.shape) and as_bytes(
-            before.read(name)
-        ) == as_bytes(after.read(name))
+        if (old.dtype, old.shape) != (new.dtype, new.shape):
+            return False
+        if old.scaled is None:
+            return digest_range(old) == digest_range(new)
+        return as_bytes(before.read(name)) == as_bytes(after.read(name))
 
     return sum(not same(name) for name in (*alignment.frozen, *alignment.copied))
 
@@ -107,22 +206,32 @@ def verify_frozen(recipe: Recipe, folder: Path) -> dict[str, int]:
     return {"tensors": len(alignment.frozen) + len(alignment.copied), "changed": changed}
 
 
-def _write_companions(
-    recipient: Checkpoint, folder: Path, dtype: str | None, dtypes: dict[str, str]
-) -> None:
+def _write_companions(alignment: Alignment, folder: Path, dtype: str | None) -> None:
+    """Config, tokenizer, processor and generation files: the recipient's, changed where they must.
+
+    `dtype`: of the merged weights, None where they are as they were.
+    """
+    recipient, added = alignment.models.recipient, alignment.added
     for pattern in _COMPANIONS:
         for file in sorted(recipient.path.glob(pattern)):
-            shutil.copyfile(file, folder / file.name)
-    if dtype is None:
-        return
-    config = {**recipient.config, "dtype": dtype}
-    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    if (folder / INDEX).exists():
-        index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        total = sum(info.nbytes for info in Checkpoint.open(folder).tensors.values())
-        index["metadata"] = {**index.get("metadata", {}), "total_size": total}
-        (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+            if not file.name.endswith(".safetensors.index.json"):
+                shutil.copyfile(file, folder / file.name)
+    config: dict[str, Any] = dict(recipient.config)
+    if added is not None:
+        write_union(alignment, added, folder)
+        config = grown_config(config, alignment, added)
+    stored = dtype or _main_dtype(recipient)
+    if stored != config.get("dtype", config.get("torch_dtype")):
+        config.pop("torch_dtype", None)  # its older name
+        config["dtype"] = stored
+    if config != recipient.config or recipient.dequantised:
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / "config.json").write_text(text, encoding="utf-8")
 
 
-def _all(alignment: Alignment) -> list[Checkpoint]:
-    return [alignment.models.recipient, *alignment.models.sources.values()]
+def _main_dtype(checkpoint: Checkpoint) -> str:
+    """The dtype that most bytes of a model are stored in, as configs write it."""
+    sizes: Counter[str] = Counter()
+    for info in checkpoint.tensors.values():
+        sizes[info.dtype] += info.nbytes
+    return str(torch_dtype(sizes.most_common(1)[0][0])).removeprefix("torch.")

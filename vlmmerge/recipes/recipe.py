@@ -105,7 +105,7 @@ class Recipe:
     shared: Mapping[str, Value | Mapping[str, Value]] = field(default_factory=dict)
     embeddings: Literal["merge", "exclude", "base"] = "merge"
     layer_path: None = None
-    vocabulary: Literal["recipient"] = "recipient"
+    vocabulary: Literal["recipient", "union"] = "recipient"
     dtype: str | None = None
     seed: int = 0
 
@@ -210,8 +210,8 @@ class Recipe:
     def _check_choices(self) -> None:
         if self.embeddings not in ("merge", "exclude", "base"):
             raise ConfigError(f"embeddings: {self.embeddings!r} is not merge, exclude or base")
-        if self.vocabulary != "recipient":
-            raise ConfigError(f"vocabulary: {self.vocabulary!r} is not supported; use recipient")
+        if self.vocabulary not in ("recipient", "union"):
+            raise ConfigError(f"vocabulary: {self.vocabulary!r} is not recipient or union")
         if self.layer_path is not None:
             raise ConfigError("layer_path: data-flow merges are not supported yet")
         if self.dtype is not None and self.dtype not in _DTYPES:

@@ -1,6 +1,7 @@
 """The model card of a merge: README.md of the model folder."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
 import yaml
@@ -8,8 +9,16 @@ import yaml
 from vlmmerge.recipes import Recipe
 
 
-def model_card(recipe: Recipe, results: Mapping[str, Any] | None = None, verdict: str = "") -> str:
-    """A card in the hub's form: front matter, recipe, and the holdout table of a search."""
+def model_card(
+    recipe: Recipe,
+    told: Sequence[str] = (),
+    results: Mapping[str, Any] | None = None,
+    verdict: str = "",
+) -> str:
+    """A card in the hub's form: front matter, recipe, and the holdout table of a search.
+
+    `told`: what the alignment of the models warns of and notes, a line each.
+    """
     models = recipe.models
     named = [models.recipient.path, *(donor.path for donor in models.donors.values())]
     # Only ids of the hub may stand in the front matter.
@@ -23,6 +32,8 @@ def model_card(recipe: Recipe, results: Mapping[str, Any] | None = None, verdict
     parts = [f"---\n{head}---\n", "# A merge by vlmmerge\n", verdict and f"{verdict}\n"]
     if results is not None:
         parts += ["## Holdout\n", _table(results)]
+    if told:
+        parts += ["## About the models\n", "".join(f"- {escape(line)}\n" for line in told)]
     parts += ["## Recipe\n", f"```yaml\n{written}```\n"]
     return "\n".join(part for part in parts if part)
 

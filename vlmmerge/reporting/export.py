@@ -21,7 +21,12 @@ def export(best: Recipe, journal: Journal, tasks: Mapping[str, Task], output: Pa
     best.save(output / "recipe.yaml")
     if not (output / "model").exists():
         results = results_of(journal)
-        write_merge(best, output / "model", model_card(best, results, verdict(results)[1]))
+        said = verdict(results)[1]
+        write_merge(
+            best,
+            output / "model",
+            lambda alignment: model_card(best, alignment.told, results, said),
+        )
     if journal.find("export") is None:
         frozen = verify_frozen(best, output / "model")
         journal.append({"type": "export", "frozen": frozen})

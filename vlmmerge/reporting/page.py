@@ -188,4 +188,5 @@ def _facts(
             (f"model {name}", f"{model['name']}, fingerprint {model['fingerprint']}")
             for name, model in header["models"].items()
         ),
+        *(tuple(line.split(": ", 1)) for line in header["told"]),
     ]

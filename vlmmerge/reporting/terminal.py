@@ -175,18 +175,38 @@ def print_inspection(found: Mapping[str, Any]) -> None:
             part, str(count["tensors"]), f"{count['parameters']:,}", f"{count['bytes'] / 1e6:.2f}"
         )
     console.print(table)
+    if found["sources"]:
+        words = found["vocabulary"]
+        table = _table("", "source", "tensors that meet", "rows that meet", "folder", names=1)
+        for name, source in found["sources"].items():
+            rows = f"{words['met'][name]:,} of {words['rows']:,}"
+            table.add_row(escape(name), str(source["meets"]), rows, escape(source["path"]))
+        console.print(table)
     plan = found["plan"]
     console.print(
         f"a merge: {plan['merged']} tensors merged, {plan['frozen']} frozen,"
-        f" {plan['copied']} copied; reads {plan['read_bytes'] / 1e6:.1f} MB,"
-        f" writes {plan['write_bytes'] / 1e6:.1f} MB"
+        f" {plan['copied']} copied; reads {_bytes(plan['read_bytes'])},"
+        f" writes {_bytes(plan['write_bytes'])} ({_bytes(plan['disk_free_bytes'])} free)"
     )
-    for name, source in found["sources"].items():
-        console.print(f"{name}: fits ({source['tensors']} tensors, {source['path']})", markup=False)
-    if found["vocabulary"]["shared"] is not None:
-        words = found["vocabulary"]
-        console.print(
-            f"vocabulary: {words['shared']} of {words['rows']} rows meet by token", markup=False
-        )
-    for warning in found["warnings"]:
-        console.print(f"warning: {warning}", markup=False)
+    memory = plan["memory_bytes"]
+    console.print(
+        f"memory for tensors: {_bytes(memory['merge'])} to merge, {_bytes(memory['search'])} to"
+        " search"
+    )
+    if plan["download_bytes"]:
+        console.print(f"to download first: {_bytes(plan['download_bytes'])}")
+    if plan["disk_free_bytes"] < plan["write_bytes"] + plan["download_bytes"]:
+        console.print("warning: the disk is too full for this merge")
+    for kind in ("warning", "note"):
+        for line in found[f"{kind}s"]:
+            console.print(f"{kind}: {line}", markup=False)
+
+
+def _bytes(count: int) -> str:
+    """Bytes as people read them: 3.20 GB."""
+    size, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if size < 1000:
+            break
+        size, unit = size / 1000, larger
+    return f"{size:.3g} {unit}"

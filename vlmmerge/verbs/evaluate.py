@@ -106,7 +106,7 @@ class Evaluation:
 
     def run(self, folder: Path | None) -> Results:
         """Score; write results.json and samples.jsonl into a folder that is there."""
-        scores = Scorer(Runner(self.checkpoint, self.device), self.tasks).score(
+        scores = Scorer(Runner(self.checkpoint.fetched(), self.device), self.tasks).score(
             self.split, self.rows
         )
         results = summarise(scores, self.tasks, self.split, self.rows)

@@ -1,22 +1,26 @@
 """vlmmerge inspect: what a model is made of, and whether donors fit it, from headers alone."""
 
 import json
+import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from vlmmerge.anatomy import Alignment, align
-from vlmmerge.anatomy.cells import cell_of
+from vlmmerge.anatomy import RECIPIENT, Alignment, align
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.config import plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.recipes import ModelSpecs
 from vlmmerge.reporting.terminal import print_inspection
 
+_FLOAT32 = 4  # bytes
+
 
 def run(node: DictConfig) -> None:
-    """Print the anatomy of a model and the alignment of its donors."""
+    """Print the anatomy of a model, the alignment of its donors, and what a merge would take."""
     settings = plain(node)
     if settings["format"] not in ("table", "json"):
         raise ConfigError(f"format: {settings['format']!r} is not table or json")
@@ -24,64 +28,127 @@ def run(node: DictConfig) -> None:
         raise ConfigError("model: a model is needed, as model=folder")
     specs = {key: settings[key] for key in ("base", "donors")}
     models = ModelSpecs.parse({"recipient": settings["model"], **specs}).open()
-    found = describe(align(models))
+    found = describe(align(models, settings["strict"]), Path(settings["output"] or "."))
     if settings["format"] == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         print_inspection(found)
 
 
-def describe(alignment: Alignment) -> dict[str, Any]:
-    """Parts with tensor counts, parameters and bytes; what a merge would merge, freeze and copy."""
+def describe(alignment: Alignment, output: Path) -> dict[str, Any]:
+    """The model's parts, how each source meets it, and what a merge written to `output` takes.
+
+    Counts are of stored tensors, sizes in bytes.
+    """
     recipient = alignment.models.recipient
-    parts: dict[str, dict[str, int]] = defaultdict(
-        lambda: {"tensors": 0, "parameters": 0, "bytes": 0}
-    )
-
-    def count(part: str, name: str) -> None:
-        info = recipient.tensors[name]
-        parts[part]["tensors"] += 1
-        parts[part]["parameters"] += info.elements
-        parts[part]["bytes"] += info.nbytes
-
-    for meeting in alignment.merged:
-        cell = cell_of(meeting.part)
-        count(f"backbone {'layers.*.' * (cell.layer is not None)}{cell.module}", meeting.target)
-    for name in alignment.frozen:
-        count(f"frozen {frozen_part(name)}", name)
-    for name in alignment.copied:
-        count("copied", name)
-    rows = next((m.rows for m in alignment.merged if m.rows is not None), None)
     return {
         "model": str(recipient.path),
         "class": alignment.anatomy.model_class,
         "layers": alignment.layers,
         "tied": alignment.anatomy.tied,
-        "parts": dict(parts),
-        "plan": {
-            "merged": len(alignment.merged),
-            "frozen": len(alignment.frozen),
-            "copied": len(alignment.copied),
-            "read_bytes": sum(size(c) for c in (recipient, *alignment.models.sources.values())),
-            "write_bytes": size(recipient),
-        },
+        "parts": parts_of(alignment),
         "sources": {
-            name: {"path": str(checkpoint.path), "tensors": len(checkpoint.tensors)}
+            name: {
+                "path": str(checkpoint.path),
+                "tensors": len(checkpoint.tensors),
+                "meets": sum(name in meeting.sources for meeting in alignment.meetings),
+            }
             for name, checkpoint in alignment.models.sources.items()
         },
-        "vocabulary": {
-            "rows": recipient.tensors[alignment.merged[0].target].shape[0],
-            "shared": None if rows is None else len(rows.recipient),
-        },
+        "vocabulary": vocabulary_of(alignment),
+        "plan": plan_of(alignment, output),
         "warnings": list(alignment.warnings),
+        "notes": list(alignment.notes),
     }
 
 
-def frozen_part(name: str) -> str:
-    """The top of a frozen tensor's name, as `vision_tower`."""
-    steps = [step for step in name.split(".") if step != "model"]
-    return steps[0]
+def parts_of(alignment: Alignment) -> dict[str, dict[str, int]]:
+    """Tensors, parameters and bytes of each part of the recipient, by what becomes of it."""
+    parts: dict[str, dict[str, int]] = defaultdict(
+        lambda: {"tensors": 0, "parameters": 0, "bytes": 0}
+    )
+    for part, name in _sorted_out(alignment):
+        info = alignment.models.recipient.tensors[name]
+        parts[part]["tensors"] += 1
+        parts[part]["parameters"] += info.elements
+        parts[part]["bytes"] += info.nbytes
+    return dict(parts)
 
 
-def size(checkpoint: Checkpoint) -> int:
+def vocabulary_of(alignment: Alignment) -> dict[str, Any]:
+    """Rows of the recipient's embedding, and how many of them each source meets."""
+    meeting = next(m for m in alignment.meetings if m.part == "embed.weight")
+    rows = alignment.anatomy.backbone[meeting.live][0]
+    found = {
+        name: rows if meeting.rows is None else int((meeting.rows.sources[name] >= 0).sum())
+        for name in meeting.sources
+    }
+    merged = rows if meeting.rows is None else len(meeting.rows.recipient)
+    return {"rows": rows, "merged": merged if found else 0, "met": found}
+
+
+def plan_of(alignment: Alignment, output: Path) -> dict[str, Any]:
+    """What a merge does with the recipient's tensors, and the bytes that it takes.
+
+    `memory_bytes`: of the numbers that a merge to disk, and a search in memory, hold at once.
+    """
+    models = alignment.models
+    every = (models.recipient, *models.sources.values())
+    shapes = [alignment.anatomy.backbone[m.live] for m in alignment.meetings]
+    sizes = [_elements(shape) for shape in shapes]
+    held = 3 + len(models.sources)  # the recipient's, the merge and its copy; each source's
+    model = sum(info.elements for info in models.recipient.tensors.values())
+    return {
+        "merged": len(alignment.merged),
+        "frozen": len(alignment.frozen),
+        "copied": len(alignment.copied),
+        "read_bytes": sum(_size(checkpoint) for checkpoint in every),
+        "write_bytes": _size(models.recipient),
+        "memory_bytes": {
+            "merge": max(sizes) * held * _FLOAT32,
+            "search": (model + sum(sizes) * (len(models.sources) + 2)) * _FLOAT32,
+        },
+        "disk_free_bytes": shutil.disk_usage(_existing(output)).free,
+        "download_bytes": sum(checkpoint.missing_bytes for checkpoint in every),
+    }
+
+
+def _sorted_out(alignment: Alignment) -> Iterator[tuple[str, str]]:
+    """Every stored tensor of the recipient under the name of its part."""
+    layout = alignment.layouts[RECIPIENT]
+    cells = {meeting.live: meeting.cell for meeting in alignment.meetings}
+    cell_of = {
+        name: cells[live]
+        for live in cells
+        for name in (*layout.units[live].stored, *layout.also.get(live, ()))
+    }
+    for name in alignment.merged:
+        cell = cell_of[name]
+        yield f"backbone {'layers.*.' * (cell.layer is not None)}{cell.module}", name
+    live_of = {name: unit.live[0] for unit in layout.units.values() for name in unit.stored}
+    for name in alignment.frozen:
+        yield f"frozen {frozen_part(live_of[name])}", name
+    for name in alignment.copied:
+        yield "copied", name
+
+
+def frozen_part(live: str) -> str:
+    """The top of a frozen tensor's live name, as `vision_tower`."""
+    return next(step for step in live.split(".") if step != "model")
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above that exists."""
+    path = path.resolve()
+    return path if path.exists() else _existing(path.parent)
+
+
+def _elements(shape: tuple[int, ...]) -> int:
+    count = 1
+    for n in shape:
+        count *= n
+    return count
+
+
+def _size(checkpoint: Checkpoint) -> int:
     return sum(info.nbytes for info in checkpoint.tensors.values())

@@ -6,19 +6,23 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from vlmmerge.checkpoints.writer import MAX_SHARD_SIZE
 from vlmmerge.config import build, output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.merging import Written, write_merge
 from vlmmerge.recipes import Recipe
 from vlmmerge.reporting.card import model_card
 
+_OPTIONS = ("strict", "allow_nonfinite", "max_shard_size")  # of writing: not of the recipe
+
 
 def run(node: DictConfig) -> None:
     """Merge into the folder `output` and say what was done."""
     output = output_of(node)
     start = time.perf_counter()
-    recipe = recipe_of(plain(node))
-    written = merge(recipe, output)
+    settings = plain(node)
+    recipe = recipe_of(settings)
+    written = merge(recipe, output, **{option: settings[option] for option in _OPTIONS})
     size = sum(file.stat().st_size for file in output.iterdir())
     print(
         f"{output}: {written.merged} tensors merged by {recipe.method}, {written.frozen} frozen and"
@@ -36,17 +40,34 @@ def recipe_of(settings: dict[str, Any]) -> Recipe:
         return Recipe.load(settings["recipe"])
     if settings.get("method") is None:
         raise ConfigError("method: name one, as method=ties, or give recipe=FILE")
-    fields = {key: settings[key] for key in settings if key not in ("output", "recipe", "method")}
+    said = ("output", "recipe", "method", *_OPTIONS)
+    fields = {key: settings[key] for key in settings if key not in said}
     return Recipe.from_config(
         {**fields, "method": build(settings["method"], "method").name}, "config"
     )
 
 
-def merge(recipe: Recipe | str | Path, output: str | Path) -> Written:
+def merge(
+    recipe: Recipe | str | Path,
+    output: str | Path,
+    *,
+    strict: bool = False,
+    allow_nonfinite: bool = False,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+) -> Written:
     """Write the merge of a recipe, or of a recipe file, into the folder `output`, whole or not.
 
+    `strict` makes warnings of the alignment errors; `allow_nonfinite` merges NaN and infinite
+    weights; shards are as large as `save_pretrained` makes them.
     Returns how many tensors were merged, frozen and copied. Raises `VlmMergeError` with one line
     that says what is wrong; nothing is then left behind.
     """
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
-    return write_merge(recipe, Path(output), model_card(recipe))
+    return write_merge(
+        recipe,
+        Path(output),
+        lambda alignment: model_card(recipe, alignment.told),
+        strict=strict,
+        allow_nonfinite=allow_nonfinite,
+        max_shard_size=max_shard_size,
+    )

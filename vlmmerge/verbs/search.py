@@ -1,7 +1,7 @@
 """vlmmerge search: find the coefficients of a merge by their scores on tasks."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,19 +37,20 @@ def conduct(node: DictConfig) -> dict[str, Any]:
     if journal.finished:
         return read_results(output)
 
-    prepared = prepare(node)
+    prepared = prepare(node).fetched()
+    header = header_of(node, prepared)
     if journal.rows:
-        journal.check_header(prepared.header)
+        journal.check_header(header)
     output.mkdir(parents=True, exist_ok=True)
     with recorded(node, output, "search"):
         if not journal.rows:
-            journal.append(prepared.header)
+            journal.append(header)
         with (
             prepared.engine.open(prepared.make_worker) as score,
             Progress(prepared.search.budget.candidates) as progress,
         ):
-            for warning in prepared.alignment.warnings:
-                progress.say(f"warning: {warning}")
+            for line in prepared.alignment.told:
+                progress.say(line)
             best = prepared.search.run(journal, score, progress)
         export(best, journal, prepared.tasks, output)
     return read_results(output)
@@ -63,7 +64,10 @@ class Prepared:
     tasks: Mapping[str, Task]
     alignment: Alignment
     engine: Inline
-    header: Mapping[str, Any]
+
+    def fetched(self) -> "Prepared":
+        """The same search with all weights on disk, downloaded where they are not."""
+        return replace(self, alignment=self.alignment.fetched())
 
     def make_worker(self, device: str, threads: int | None) -> Worker:
         template = self.search.space.template
@@ -81,7 +85,12 @@ def prepare(node: DictConfig) -> Prepared:
     objective.searched(tasks)
     engine = build(settings["engine"], "engine")
 
-    alignment = align(template.models.open())
+    if template.vocabulary == "union":
+        raise ConfigError(
+            "vocabulary: union is for merge: write one with it, and search with that as the"
+            " recipient"
+        )
+    alignment = align(template.models.open(), settings["strict"])
     template.check_layers(alignment.layers)
     space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
     strategy = build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"])
@@ -98,7 +107,7 @@ def prepare(node: DictConfig) -> Prepared:
         splits=splits,
         seed=settings["seed"],
     )
-    return Prepared(search, tasks, alignment, engine, header_of(node, search, tasks, alignment))
+    return Prepared(search, tasks, alignment, engine)
 
 
 def search(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,12 +161,11 @@ def sizes_of(tasks: Mapping[str, Task], splits: Splits) -> dict[str, dict[str, i
     return sizes
 
 
-def header_of(
-    node: DictConfig, search: Search, tasks: Mapping[str, Task], alignment: Alignment
-) -> dict[str, Any]:
+def header_of(node: DictConfig, prepared: Prepared) -> dict[str, Any]:
     """The journal's first row: all that the search is, and nothing of where it runs."""
     config = OmegaConf.to_container(node, resolve=False)
     assert isinstance(config, dict)
+    search, tasks, alignment = prepared.search, prepared.tasks, prepared.alignment
     models = alignment.models
     return {
         "type": "search",
@@ -170,6 +178,7 @@ def header_of(
         "donors": list(models.donors),
         "method": search.space.template.method,
         "dimensions": [dimension.label for dimension in search.space.dimensions],
+        "told": list(alignment.told),
         "cells": [str(cell) for cell in alignment.cells],
         "objective": plain(node.objective),
         "splits": {"search": search.splits.search, "holdout": search.splits.holdout},

@@ -16,5 +16,5 @@ def run(node: DictConfig) -> None:
         f" {search.budget.candidates} candidates on"
         f" {', '.join(search.objective.searched(prepared.tasks))}; {rows} holdout rows"
     )
-    for warning in prepared.alignment.warnings:
-        print(f"warning: {warning}")
+    for line in prepared.alignment.told:
+        print(line)

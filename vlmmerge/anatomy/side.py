@@ -1,0 +1,120 @@
+"""One model of a merge, its tensors sorted out: which are the backbone, where each lies."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config
+from vlmmerge.anatomy.layout import Layout, Unit, layout_of, tied_names
+from vlmmerge.checkpoints import Checkpoint
+from vlmmerge.checkpoints.headers import FLOATS
+from vlmmerge.errors import AlignmentError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model and its part in an alignment.
+
+    `parts`: part -> live name; `config`: the language model's.
+    """
+
+    name: str
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    layout: Layout
+    config: "PretrainedConfig"
+    parts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, name: str, checkpoint: Checkpoint) -> "Side":
+        """Sort out a model's tensors, from its config and headers.
+
+        Raises `AlignmentError` where weights are missing, quantised or not as the config says.
+        """
+        config = load_config(checkpoint)
+        model = build_meta(config)
+        anatomy = dissect(model)
+        layout = layout_of({n: info.shape for n, info in checkpoint.tensors.items()}, model)
+        _check_complete(checkpoint, anatomy, layout, model)
+        for live, shape in anatomy.backbone.items():
+            _check_mergeable(checkpoint, layout.units[live], live)
+            _check_shape(checkpoint, layout.units[live], live, shape)
+        for live, shape in anatomy.frozen.items():
+            if live in layout.units:  # not tied to another name
+                _check_shape(checkpoint, layout.units[live], live, shape)
+        parts = {part: live for live, part in anatomy.parts.items()}
+        return cls(name, checkpoint, anatomy, layout, config.get_text_config(), parts)
+
+    @property
+    def layers(self) -> int:
+        """How many layers the backbone has."""
+        from vlmmerge.anatomy.cells import cell_of
+
+        found = [cell_of(part).layer for part in self.parts]
+        return 1 + max((layer for layer in found if layer is not None), default=-1)
+
+    def partner(self, part: str) -> str | None:
+        """The live name of a part; tied embeddings stand in for a missing head."""
+        if part == "head.weight" and part not in self.parts and self.anatomy.tied:
+            return self.parts["embed.weight"]
+        return self.parts.get(part)
+
+    def shape(self, part: str) -> tuple[int, ...]:
+        """The shape of a part's tensor."""
+        live = self.partner(part)
+        assert live is not None
+        return self.anatomy.backbone[live]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens the config says that there are; without it, rows of the embedding."""
+        said = getattr(self.config, "vocab_size", None)
+        return said if isinstance(said, int) else self.shape("embed.weight")[0]
+
+    def dtype(self, live: str) -> str:
+        """The dtype that a live tensor of the backbone is stored in."""
+        return self.checkpoint.tensors[self.layout.units[live].stored[0]].dtype
+
+
+def _check_complete(
+    checkpoint: Checkpoint, anatomy: Anatomy, layout: Layout, model: "PreTrainedModel"
+) -> None:
+    tied = tied_names(model)
+    names = dict.fromkeys(tied[name] for name in (*anatomy.backbone, *anatomy.frozen))
+    missing = [name for name in names if name not in layout.units]
+    if missing:
+        count = "1 weight is" if len(missing) == 1 else f"{len(missing)} weights are"
+        raise AlignmentError(
+            f"{checkpoint.path}: {count} missing, {missing[0]} first; fetch the model again"
+        )
+
+
+def _check_mergeable(checkpoint: Checkpoint, unit: Unit, live: str) -> None:
+    """Refuse what is quantised, or of several dtypes."""
+    infos = [checkpoint.tensors[name] for name in unit.stored]
+    for info in infos:
+        if info.dtype not in FLOATS:
+            raise AlignmentError(
+                f"{checkpoint.path}: {info.name} is {info.dtype}; quantised weights cannot be"
+                " merged, take the model that they were made from"
+            )
+    if len({info.dtype for info in infos}) > 1:
+        raise AlignmentError(
+            f"{checkpoint.path}: the tensors that become {live} are stored in several dtypes;"
+            " save the model again in one"
+        )
+
+
+def _check_shape(checkpoint: Checkpoint, unit: Unit, live: str, expected: tuple[int, ...]) -> None:
+    """Refuse a tensor of another shape than the config's model has."""
+    stored = unit.stored[0]
+    rebuilt = unit.rebuilding
+    found = checkpoint.tensors[stored].shape if rebuilt is None else rebuilt.shapes[live]
+    if found != expected:
+        raise AlignmentError(
+            f"{checkpoint.path}: {stored} is {list(found)}, its config says {list(expected)}; take"
+            " the config that it was saved with"
+        )

@@ -1,0 +1,67 @@
+"""Live tensors from checkpoints: what is stored in pieces is read and rebuilt as it is loaded."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from vlmmerge.anatomy import RECIPIENT, Alignment
+from vlmmerge.anatomy.layout import Unit
+from vlmmerge.checkpoints import Checkpoint
+from vlmmerge.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LiveTensors:
+    """Reads the models of an alignment by the names that their tensors have once loaded.
+
+    The last rebuilt unit of each model is kept: what is stored as one tensor often lives as many.
+    Numbers that are not finite are refused, unless they are allowed.
+    """
+
+    def __init__(self, alignment: Alignment, allow_nonfinite: bool = False) -> None:
+        self._allow_nonfinite = allow_nonfinite
+        self._layouts = alignment.layouts
+        models = alignment.models
+        self._checkpoints: dict[str, Checkpoint] = {RECIPIENT: models.recipient, **models.sources}
+        self._rebuilt: dict[str, tuple[Unit, dict[str, torch.Tensor]]] = {}
+
+    def read(self, model: str, live: str) -> "torch.Tensor":
+        """One live tensor of the recipient or a source, in its stored dtype.
+
+        Raises `CheckpointError` where a number in it is not finite.
+        """
+        tensor = self._read(model, live)
+        if not self._allow_nonfinite:
+            _refuse_nonfinite(tensor, self._checkpoints[model], live)
+        return tensor
+
+    def _read(self, model: str, live: str) -> "torch.Tensor":
+        unit = self._layouts[model].units[live]
+        checkpoint = self._checkpoints[model]
+        if unit.rebuilding is None:
+            return checkpoint.read(unit.stored[0])
+        if model not in self._rebuilt or self._rebuilt[model][0] is not unit:
+            self._rebuilt.pop(model, None)
+            stored = {name: checkpoint.read(name) for name in unit.stored}
+            self._rebuilt[model] = (unit, unit.load(stored))
+        return self._rebuilt[model][1][live]
+
+
+def check_finite(checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Raise `CheckpointError` where a stored tensor of these names is not finite."""
+    for name in names:
+        tensor = checkpoint.read(name)
+        if tensor.is_floating_point():
+            _refuse_nonfinite(tensor, checkpoint, name)
+
+
+def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str) -> None:
+    # The sum is finite only if all numbers are, and far cheaper than looking at each; it may
+    # overflow where they are, so only then is each looked at.
+    numbers = tensor.float()
+    if not bool(numbers.sum().isfinite()) and not bool(numbers.isfinite().all()):
+        raise CheckpointError(
+            f"{checkpoint.path}: {name} holds NaN or infinite numbers; allow_nonfinite=true"
+            " merges it all the same"
+        )
