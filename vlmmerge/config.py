@@ -159,6 +159,14 @@ def output_of(node: DictConfig) -> Path:
     return Path(str(node.output))
 
 
+def flag(settings: Mapping[str, Any], name: str) -> bool:
+    """A setting that is true or false; `ConfigError` where it is neither."""
+    value = settings[name]
+    if not isinstance(value, bool):
+        raise ConfigError(f"{name}: {value!r} is not true or false")
+    return value
+
+
 def string_keys(node: Any, where: str = "") -> Any:
     """`node` with every mapping key a string; `ConfigError` where YAML read one as a boolean."""
     if isinstance(node, Mapping):

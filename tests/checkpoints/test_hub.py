@@ -13,11 +13,11 @@ import torch
 from checkpoints.hub_server import Hub, Repository, serving
 from huggingface_hub import constants
 from support import Family
-from transformers import LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from vlmmerge import Checkpoint, Recipe, merge
 from vlmmerge.anatomy import align
-from vlmmerge.errors import CheckpointError, EngineError
+from vlmmerge.errors import AlignmentError, CheckpointError, ConfigError, EngineError
 from vlmmerge.recipes import ModelSpecs
 
 WEIGHTS = "model.safetensors"
@@ -396,3 +396,38 @@ def test_a_token_is_sent_to_the_hub_and_to_no_other_host(
     monkeypatch.setenv("HF_TOKEN", "hf_mine")
     Checkpoint.open(ID).fetched()
     assert hub.tokens == {("127.0.0.1", "Bearer hf_mine"), ("localhost", None)}
+
+
+def test_a_merge_downloads_when_all_is_known_to_fit(
+    hub: Hub, family: Family, tmp_path: Path
+) -> None:
+    """What does not fit costs headers; what fits is fetched once, merged, and the cache kept."""
+    hub.create("org/vlm", family.vlm)
+    hub.create("org/donor", family.donor)
+    config = json.loads((family.base / "config.json").read_text())
+    torch.manual_seed(0)
+    short = LlamaForCausalLM(LlamaConfig(**{**config, "num_hidden_layers": 2}))
+    short.bfloat16().save_pretrained(tmp_path / "short")
+    hub.create("org/short", tmp_path / "short")
+
+    def recipe(recipient: str, donor: str) -> Recipe:
+        models = {"recipient": recipient, "donors": {"ja": donor}}
+        coefficients = {"ja": {"weight": 0.4}}
+        return Recipe.from_config(
+            {"models": models, "method": "linear", "coefficients": coefficients}
+        )
+
+    with pytest.raises(AlignmentError, match="ja has 2 layers, the recipient 3"):
+        merge(recipe("org/vlm", "org/short"), tmp_path / "out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ConfigError, match="exists already"):
+        merge(recipe("org/vlm", "org/donor"), tmp_path / "full")
+    assert headers_only(hub)
+
+    merge(recipe("org/vlm", "org/donor"), tmp_path / "out")
+    merge(recipe(str(family.vlm), str(family.donor)), tmp_path / "near")
+    one, two = (tmp_path / name / WEIGHTS for name in ("out", "near"))
+    assert one.read_bytes() == two.read_bytes()
+    assert same(Checkpoint.open("org/vlm"), Checkpoint.open(family.vlm))
+    assert not one.is_symlink()

@@ -1,10 +1,13 @@
 """JSON that can mean only one thing: UTF-8, no key twice, nested no deeper than any config is."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from vlmmerge.errors import CheckpointError
+
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 DEEPEST = 64  # levels; what copies a config further on recurses, and its own limit is far away
 
@@ -15,7 +18,9 @@ def parse_json(data: bytes, where: str) -> Any:
         # Decoded here: json.loads takes bytes for UTF-16 or UTF-32 where they look like it.
         content = json.loads(data.decode("utf-8"), object_pairs_hook=_unique)
         _check_depth(content)
-        if rb"\u" in data:  # half of a surrogate pair is no text: it cannot be written again
+        if _SURROGATE.search(
+            data
+        ):  # half of a surrogate pair is no text: it cannot be written again
             json.dumps(content, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where}: cannot be read as JSON ({shown(str(error))})") from error
@@ -54,15 +59,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check_depth(content: Any) -> None:
-    level = [content]
+    level = [content] if isinstance(content, dict | list) else []
     for _ in range(DEEPEST):
-        level = [child for node in level for child in _children(node)]
+        level = [  # a tokenizer has half a million children: no call for each
+            child
+            for node in level
+            for child in (node.values() if type(node) is dict else node)
+            if type(child) is dict or type(child) is list
+        ]
         if not level:
             return
     raise ValueError(f"nested deeper than {DEEPEST} levels")
-
-
-def _children(node: Any) -> list[Any]:
-    if isinstance(node, dict):
-        return list(node.values())
-    return node if isinstance(node, list) else []

@@ -24,6 +24,14 @@ MAX_SHARD_SIZE = "50GB"  # as `save_pretrained`
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
+# Told of what is done and of what there is to do, in bytes.
+Advance = Callable[[int, int], None]
+
+
+def quiet(done: int, total: int) -> None:
+    """Progress that nobody looks at."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A tensor of a model folder to be. `copy`: where its bytes lie already, as they shall be."""
@@ -82,14 +90,22 @@ def write_weights(
     plan: Sequence[Planned],
     produce: Callable[[str], "torch.Tensor"],
     max_shard_size: int | str = MAX_SHARD_SIZE,
-    advance: Callable[[int], None] = lambda nbytes: None,
+    progress: Advance = quiet,
 ) -> None:
     """Write the planned tensors into shards as large as `save_pretrained` makes them, and an index.
 
-    `produce` gives what is not copied, by name, in the planned dtype and shape; `advance` hears of
-    every tensor's bytes. All is then read again: `CheckpointError` where a checksum differs.
+    `produce` gives what is not copied, by name, in the planned dtype and shape; `progress` is told
+    the bytes written and those of all. All is then read again: `CheckpointError` where a checksum
+    differs.
     """
     shards, total = split(plan, max_shard_size)
+    done = 0
+
+    def advance(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress(done, total)
+
     for name, tensors in shards.items():
         digests = _write_shard(folder / name, tensors, produce, advance)
         _check_shard(folder / name, tensors, digests)

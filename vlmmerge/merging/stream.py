@@ -13,10 +13,12 @@ from vlmmerge.checkpoints import Checkpoint, torch_dtype
 from vlmmerge.checkpoints.moving import digest_range
 from vlmmerge.checkpoints.writer import (
     MAX_SHARD_SIZE,
+    Advance,
     Planned,
     appearing,
     as_bytes,
     check_absent,
+    quiet,
     write_weights,
 )
 from vlmmerge.errors import CheckpointError, ConfigError
@@ -51,7 +53,7 @@ def write_merge(
     strict: bool = False,
     allow_nonfinite: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
-    advance: Callable[[int], None] = lambda nbytes: None,
+    progress: Advance = quiet,
 ) -> Written:
     """Merge `recipe` into the folder `output`, which appears whole or not at all.
 
@@ -79,7 +81,7 @@ def write_merge(
     if not allow_nonfinite:
         check_finite(recipient, alignment.frozen)
     with appearing(output) as folder:
-        write_weights(folder, plan, produce, max_shard_size, advance)
+        write_weights(folder, plan, produce, max_shard_size, progress)
         _write_companions(alignment, folder, recipe.dtype)
         if card is not None:
             (folder / "README.md").write_text(card(alignment), encoding="utf-8")

@@ -1,7 +1,5 @@
-"""What a search shows on the terminal: progress while it runs, the table of systems at its end."""
+"""Tables on the terminal: systems of a search, scores, comparisons, what a model is made of."""
 
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,80 +7,9 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table
 
-from vlmmerge.reporting.log import LOG
 from vlmmerge.reporting.results import verdict
-from vlmmerge.search import Row
-from vlmmerge.search.records import BASELINE, CANDIDATE, FINAL, REPORT
-
-_PHASES = {
-    BASELINE: "baselines",
-    CANDIDATE: "searching",
-    FINAL: "choosing",
-    REPORT: "holdout",
-}
-
-# Plain lines come so many candidates apart.
-_EVERY = 10
-
-
-class Progress:
-    """Told every journal row: a live bar on a terminal, plain lines elsewhere."""
-
-    def __init__(self, candidates: int) -> None:
-        self._total = candidates
-        self._seen = 0
-        self._best: float | None = None
-        self._phase = ""
-        self._start = time.monotonic()
-        self._live = sys.stdout.isatty()
-        self._bar = Bar(
-            TextColumn("{task.description:>9}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("best {task.fields[best]}"),
-            TimeRemainingColumn(),
-            disable=not self._live,
-        )
-        self._task = self._bar.add_task("loading", total=candidates, best="-")
-
-    def __enter__(self) -> "Progress":
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def __call__(self, row: Row, fresh: bool) -> None:
-        phase = _PHASES[row["phase"]]
-        if row["phase"] in (BASELINE, CANDIDATE):
-            self._seen += 1
-            if row["objective"] is not None:
-                self._best = max(
-                    row["objective"], row["objective"] if self._best is None else self._best
-                )
-        best = "-" if self._best is None else f"{self._best:+.3f}"
-        self._bar.update(self._task, description=phase, completed=self._seen, best=best)
-        if fresh and (line := self._line(row, phase, best)):
-            self.say(line)
-        self._phase = phase
-
-    def say(self, line: str) -> None:
-        """Log a line, and print it where there is no live bar."""
-        LOG.info(line)
-        if not self._live:
-            print(line, flush=True)
-
-    def _line(self, row: Row, phase: str, best: str) -> str:
-        if row["status"] != "ok":
-            return f"{phase} {row['label']}: failed, {row['reason']}"
-        if phase != self._phase or (row["phase"] == CANDIDATE and self._seen % _EVERY == 0):
-            seconds = time.monotonic() - self._start
-            return f"{seconds:6.0f} s  {phase}  {self._seen}/{self._total}  best {best}"
-        return ""
 
 
 def print_results(results: Mapping[str, Any], output: Path) -> None:
@@ -177,24 +104,26 @@ def print_inspection(found: Mapping[str, Any]) -> None:
     console.print(table)
     if found["sources"]:
         words = found["vocabulary"]
-        table = _table("", "source", "tensors that meet", "rows that meet", "folder", names=1)
+        columns = ("tensors that meet", "rows that meet", "tokens beyond", "folder")
+        table = _table("", "source", *columns, names=1)
         for name, source in found["sources"].items():
             rows = f"{words['met'][name]:,} of {words['rows']:,}"
-            table.add_row(escape(name), str(source["meets"]), rows, escape(source["path"]))
+            beyond = f"{words['beyond'][name]:,}" if name in words["beyond"] else "-"
+            table.add_row(escape(name), str(source["meets"]), rows, beyond, escape(source["path"]))
         console.print(table)
     plan = found["plan"]
     console.print(
         f"a merge: {plan['merged']} tensors merged, {plan['frozen']} frozen,"
-        f" {plan['copied']} copied; reads {_bytes(plan['read_bytes'])},"
-        f" writes {_bytes(plan['write_bytes'])} ({_bytes(plan['disk_free_bytes'])} free)"
+        f" {plan['copied']} copied; reads {size_of(plan['read_bytes'])},"
+        f" writes {size_of(plan['write_bytes'])} ({size_of(plan['disk_free_bytes'])} free)"
     )
     memory = plan["memory_bytes"]
     console.print(
-        f"memory for tensors: {_bytes(memory['merge'])} to merge, {_bytes(memory['search'])} to"
+        f"memory for tensors: {size_of(memory['merge'])} to merge, {size_of(memory['search'])} to"
         " search"
     )
     if plan["download_bytes"]:
-        console.print(f"to download first: {_bytes(plan['download_bytes'])}")
+        console.print(f"to download first: {size_of(plan['download_bytes'])}")
     if plan["disk_free_bytes"] < plan["write_bytes"] + plan["download_bytes"]:
         console.print("warning: the disk is too full for this merge")
     for kind in ("warning", "note"):
@@ -202,7 +131,7 @@ def print_inspection(found: Mapping[str, Any]) -> None:
             console.print(f"{kind}: {line}", markup=False)
 
 
-def _bytes(count: int) -> str:
+def size_of(count: int) -> str:
     """Bytes as people read them: 3.20 GB."""
     size, unit = float(count), "B"
     for larger in ("kB", "MB", "GB", "TB"):

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from vlmmerge.anatomy import RECIPIENT, Alignment, align
 from vlmmerge.checkpoints import Checkpoint
-from vlmmerge.config import plain
+from vlmmerge.config import flag, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.recipes import ModelSpecs
 from vlmmerge.reporting.terminal import print_inspection
@@ -28,7 +28,7 @@ def run(node: DictConfig) -> None:
         raise ConfigError("model: a model is needed, as model=folder")
     specs = {key: settings[key] for key in ("base", "donors")}
     models = ModelSpecs.parse({"recipient": settings["model"], **specs}).open()
-    found = describe(align(models, settings["strict"]), Path(settings["output"] or "."))
+    found = describe(align(models, flag(settings, "strict")), Path(settings["output"] or "."))
     if settings["format"] == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -76,7 +76,10 @@ def parts_of(alignment: Alignment) -> dict[str, dict[str, int]]:
 
 
 def vocabulary_of(alignment: Alignment) -> dict[str, Any]:
-    """Rows of the recipient's embedding, and how many of them each source meets."""
+    """Rows of the recipient's embedding, how many of them are merged and each source meets.
+
+    `beyond`: tokens of each donor that the recipient lacks, which vocabulary: union would append.
+    """
     meeting = next(m for m in alignment.meetings if m.part == "embed.weight")
     rows = alignment.anatomy.backbone[meeting.live][0]
     found = {
@@ -84,7 +87,12 @@ def vocabulary_of(alignment: Alignment) -> dict[str, Any]:
         for name in meeting.sources
     }
     merged = rows if meeting.rows is None else len(meeting.rows.recipient)
-    return {"rows": rows, "merged": merged if found else 0, "met": found}
+    return {
+        "rows": rows,
+        "merged": merged if found else 0,
+        "met": found,
+        "beyond": {donor: len(more) for donor, more in alignment.tokens.beyond.items()},
+    }
 
 
 def plan_of(alignment: Alignment, output: Path) -> dict[str, Any]:

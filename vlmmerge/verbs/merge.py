@@ -6,12 +6,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from vlmmerge.checkpoints.writer import MAX_SHARD_SIZE
-from vlmmerge.config import build, output_of, plain
+from vlmmerge.checkpoints.writer import MAX_SHARD_SIZE, Advance, quiet
+from vlmmerge.config import build, flag, output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.merging import Written, write_merge
 from vlmmerge.recipes import Recipe
 from vlmmerge.reporting.card import model_card
+from vlmmerge.reporting.progress import WriteProgress
 
 _OPTIONS = ("strict", "allow_nonfinite", "max_shard_size")  # of writing: not of the recipe
 
@@ -22,7 +23,15 @@ def run(node: DictConfig) -> None:
     start = time.perf_counter()
     settings = plain(node)
     recipe = recipe_of(settings)
-    written = merge(recipe, output, **{option: settings[option] for option in _OPTIONS})
+    with WriteProgress() as progress:
+        written = merge(
+            recipe,
+            output,
+            strict=flag(settings, "strict"),
+            allow_nonfinite=flag(settings, "allow_nonfinite"),
+            max_shard_size=settings["max_shard_size"],
+            progress=progress,
+        )
     size = sum(file.stat().st_size for file in output.iterdir())
     print(
         f"{output}: {written.merged} tensors merged by {recipe.method}, {written.frozen} frozen and"
@@ -54,11 +63,13 @@ def merge(
     strict: bool = False,
     allow_nonfinite: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
+    progress: Advance = quiet,
 ) -> Written:
     """Write the merge of a recipe, or of a recipe file, into the folder `output`, whole or not.
 
     `strict` makes warnings of the alignment errors; `allow_nonfinite` merges NaN and infinite
-    weights; shards are as large as `save_pretrained` makes them.
+    weights; shards are as large as `save_pretrained` makes them; `progress` is told the bytes
+    written and those of all.
     Returns how many tensors were merged, frozen and copied. Raises `VlmMergeError` with one line
     that says what is wrong; nothing is then left behind.
     """
@@ -70,4 +81,5 @@ def merge(
         strict=strict,
         allow_nonfinite=allow_nonfinite,
         max_shard_size=max_shard_size,
+        progress=progress,
     )

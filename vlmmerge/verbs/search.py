@@ -8,14 +8,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from vlmmerge.anatomy import Alignment, align
-from vlmmerge.config import build, complete, output_of, plain
+from vlmmerge.config import build, complete, flag, output_of, plain
 from vlmmerge.engines import Inline, Worker
 from vlmmerge.errors import ConfigError
 from vlmmerge.recipes import MergeSpace, Recipe
 from vlmmerge.reporting.export import export
 from vlmmerge.reporting.log import recorded
+from vlmmerge.reporting.progress import Progress
 from vlmmerge.reporting.results import read_results
-from vlmmerge.reporting.terminal import Progress, print_results
+from vlmmerge.reporting.terminal import print_results
 from vlmmerge.scoring import check_judges
 from vlmmerge.search import Budget, Journal, Search, Splits
 from vlmmerge.tasks import Task, build_tasks, check_overlap
@@ -31,9 +32,7 @@ def run(node: DictConfig) -> float:
 def conduct(node: DictConfig) -> dict[str, Any]:
     """Run a search, go on with it, or find it finished. Returns the content of results.json."""
     output = output_of(node)
-    if not isinstance(node.resume, bool):
-        raise ConfigError(f"resume: {node.resume!r} is not true or false")
-    journal = open_journal(output, resume=node.resume)
+    journal = open_journal(output, resume=flag(plain(node), "resume"))
     if journal.finished:
         return read_results(output)
 
@@ -90,7 +89,7 @@ def prepare(node: DictConfig) -> Prepared:
             "vocabulary: union is for merge: write one with it, and search with that as the"
             " recipient"
         )
-    alignment = align(template.models.open(), settings["strict"])
+    alignment = align(template.models.open(), flag(settings, "strict"))
     template.check_layers(alignment.layers)
     space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
     strategy = build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"])
