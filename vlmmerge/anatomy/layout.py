@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from vlmmerge.anatomy.parts import ties_of
 from vlmmerge.anatomy.rebuilding import Rebuilding
 from vlmmerge.errors import AlignmentError
 
@@ -68,12 +69,13 @@ def layout_of(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -
 
     Raises `AlignmentError` where stored tensors cannot be turned into live ones, or not back.
     """
-    tied = tied_names(model)
+    state = model.state_dict(keep_vars=True)
+    ties = ties_of(state)
     units: dict[str, Unit] = {}
     also: dict[str, tuple[str, ...]] = {}
     unknown: list[str] = []
     for unit in _units(shapes, model):
-        found = [tied[name] for name in unit.live if name in tied]
+        found = [ties.get(name, name) for name in unit.live if name in state]
         if len(found) != len(unit.live):
             unknown += unit.stored
         elif any(name in units for name in found):
@@ -84,15 +86,6 @@ def layout_of(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -
             named = Unit(unit.stored, tuple(found), unit.rebuilding)
             units |= dict.fromkeys(found, named)
     return Layout(MappingProxyType(units), MappingProxyType(also), tuple(unknown))
-
-
-def tied_names(model: "PreTrainedModel") -> dict[str, str]:
-    """Every live tensor's name -> the first name of the same tensor."""
-    first: dict[int, str] = {}
-    return {
-        name: first.setdefault(id(tensor), name)
-        for name, tensor in model.state_dict(keep_vars=True).items()
-    }
 
 
 def _units(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -> Iterable[Unit]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config
-from vlmmerge.anatomy.layout import Layout, Unit, layout_of, tied_names
+from vlmmerge.anatomy.layout import Layout, Unit, layout_of
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.checkpoints.headers import FLOATS
 from vlmmerge.errors import AlignmentError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PretrainedConfig
 
 
 @dataclass(frozen=True)
@@ -38,13 +38,12 @@ class Side:
         model = build_meta(config)
         anatomy = dissect(model)
         layout = layout_of({n: info.shape for n, info in checkpoint.tensors.items()}, model)
-        _check_complete(checkpoint, anatomy, layout, model)
+        _check_complete(checkpoint, anatomy, layout)
         for live, shape in anatomy.backbone.items():
             _check_mergeable(checkpoint, layout.units[live], live)
             _check_shape(checkpoint, layout.units[live], live, shape)
         for live, shape in anatomy.frozen.items():
-            if live in layout.units:  # not tied to another name
-                _check_shape(checkpoint, layout.units[live], live, shape)
+            _check_shape(checkpoint, layout.units[live], live, shape)
         parts = {part: live for live, part in anatomy.parts.items()}
         return cls(name, checkpoint, anatomy, layout, config.get_text_config(), parts)
 
@@ -79,12 +78,9 @@ class Side:
         return self.checkpoint.tensors[self.layout.units[live].stored[0]].dtype
 
 
-def _check_complete(
-    checkpoint: Checkpoint, anatomy: Anatomy, layout: Layout, model: "PreTrainedModel"
-) -> None:
-    tied = tied_names(model)
-    names = dict.fromkeys(tied[name] for name in (*anatomy.backbone, *anatomy.frozen))
-    missing = [name for name in names if name not in layout.units]
+def _check_complete(checkpoint: Checkpoint, anatomy: Anatomy, layout: Layout) -> None:
+    everything = (*anatomy.backbone, *anatomy.frozen)
+    missing = [name for name in everything if name not in layout.units]
     if missing:
         count = "1 weight is" if len(missing) == 1 else f"{len(missing)} weights are"
         raise AlignmentError(
