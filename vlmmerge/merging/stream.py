@@ -1,12 +1,9 @@
 """A recipe to a model folder: one tensor at a time, from the sources' shards to the output's."""
 
-import json
-import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import RECIPIENT, Alignment, Meeting, align
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
@@ -23,7 +20,7 @@ from vlmmerge.checkpoints.writer import (
 )
 from vlmmerge.errors import CheckpointError, ConfigError
 from vlmmerge.merging.combine import combine, gather, store
-from vlmmerge.merging.growing import grown_config, write_union
+from vlmmerge.merging.companions import write_companions
 from vlmmerge.merging.reading import LiveTensors, check_finite
 from vlmmerge.recipes import Recipe
 
@@ -31,7 +28,6 @@ if TYPE_CHECKING:
     import torch
 
 _SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
-_COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")
 
 
 @dataclass(frozen=True)
@@ -82,7 +78,7 @@ def write_merge(
         check_finite(recipient, alignment.frozen)
     with appearing(output) as folder:
         write_weights(folder, plan, produce, max_shard_size, progress)
-        _write_companions(alignment, folder, recipe.dtype)
+        write_companions(alignment, folder, recipe.dtype)
         if card is not None:
             (folder / "README.md").write_text(card(alignment), encoding="utf-8")
         changed = count_changed(recipient, Checkpoint.open(folder), alignment)
@@ -206,34 +202,3 @@ def verify_frozen(recipe: Recipe, folder: Path) -> dict[str, int]:
     alignment = align(recipe.models.open())
     changed = count_changed(alignment.models.recipient, Checkpoint.open(folder), alignment)
     return {"tensors": len(alignment.frozen) + len(alignment.copied), "changed": changed}
-
-
-def _write_companions(alignment: Alignment, folder: Path, dtype: str | None) -> None:
-    """Config, tokenizer, processor and generation files: the recipient's, changed where they must.
-
-    `dtype`: of the merged weights, None where they are as they were.
-    """
-    recipient, added = alignment.models.recipient, alignment.added
-    for pattern in _COMPANIONS:
-        for file in sorted(recipient.path.glob(pattern)):
-            if not file.name.endswith(".safetensors.index.json"):
-                shutil.copyfile(file, folder / file.name)
-    config: dict[str, Any] = dict(recipient.config)
-    if added is not None:
-        write_union(alignment, added, folder)
-        config = grown_config(config, alignment, added)
-    stored = dtype or _main_dtype(recipient)
-    if stored != config.get("dtype", config.get("torch_dtype")):
-        config.pop("torch_dtype", None)  # its older name
-        config["dtype"] = stored
-    if config != recipient.config or recipient.dequantised:
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (folder / "config.json").write_text(text, encoding="utf-8")
-
-
-def _main_dtype(checkpoint: Checkpoint) -> str:
-    """The dtype that most bytes of a model are stored in, as configs write it."""
-    sizes: Counter[str] = Counter()
-    for info in checkpoint.tensors.values():
-        sizes[info.dtype] += info.nbytes
-    return str(torch_dtype(sizes.most_common(1)[0][0])).removeprefix("torch.")
