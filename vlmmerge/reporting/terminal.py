@@ -119,8 +119,8 @@ def print_inspection(found: Mapping[str, Any]) -> None:
     )
     memory = plan["memory_bytes"]
     console.print(
-        f"memory for tensors: {size_of(memory['merge'])} to merge, {size_of(memory['search'])} to"
-        " search"
+        f"memory for tensors: up to {size_of(memory['merge'])} to merge,"
+        f" {size_of(memory['search'])} to search"
     )
     if plan["download_bytes"]:
         console.print(f"to download first: {size_of(plan['download_bytes'])}")
