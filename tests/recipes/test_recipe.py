@@ -69,7 +69,7 @@ def test_coefficients_at_a_cell() -> None:
         ({"shared": {"sign_votes": "both"}}, "weighted, unweighted"),
         ({"shared": {"normalize": 1}}, "true, false"),
         ({"embeddings": "no"}, "embeddings"),
-        ({"vocabulary": "union"}, "vocabulary"),
+        ({"vocabulary": "both"}, "vocabulary"),
         ({"dtype": "int8"}, "dtype"),
         ({"seed": 1.5}, "seed"),
         ({"layer_path": []}, "layer_path"),
