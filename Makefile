@@ -19,7 +19,9 @@ lint: .venv/developing  ## ruff, ruff format, mypy strict
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-soak: .venv/developing  ## what takes longer: three seeds on the holdout, twenty kills
+soak: .venv/developing  ## what takes longer: every model type, real sizes, three seeds, twenty kills
+	$(BIN)/python tools/check_types.py --output docs/models.md
+	$(BIN)/python tools/bench_inspect.py > docs/bench_inspect.json
 	$(BIN)/python tools/check_quickstart.py --output docs/quickstart_check.md
 	$(BIN)/python tools/check_kills.py --output docs/kills.md
 

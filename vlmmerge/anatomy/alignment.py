@@ -128,15 +128,9 @@ def align(models: Models, strict: bool = False, vocabulary: str = "recipient") -
     sizes, depths, missing tensors, vocabularies; with `strict`, all warnings too. `vocabulary`:
     the recipient's, or the `union` with the donors'.
     """
-    wrong: list[str] = []
-    sides: list[Side] = []
-    for name, checkpoint in {RECIPIENT: models.recipient, **models.sources}.items():
-        try:
-            sides.append(Side.of(name, checkpoint))
-        except AlignmentError as error:
-            wrong.append(str(error))
-    _refuse(wrong)
+    sides = _sides(models)
     mine, *theirs = sides
+    wrong: list[str] = []
     told: list[str] = []
     for side in theirs:
         wrong += problems(mine, side)
@@ -165,6 +159,19 @@ def align(models: Models, strict: bool = False, vocabulary: str = "recipient") -
         tuple(told),
         tuple(note for side in sides for note in _notes(side)),
     )
+
+
+def _sides(models: Models) -> list[Side]:
+    """Every model's tensors sorted out, the recipient first; what is wrong with any, of all."""
+    sides: list[Side] = []
+    wrong: dict[str, list[str]] = {}
+    for name, checkpoint in {RECIPIENT: models.recipient, **models.sources}.items():
+        try:
+            sides.append(Side.of(name, checkpoint))
+        except AlignmentError as error:
+            wrong.setdefault(str(error), []).append(name)
+    _refuse([f"{', '.join(names)}: {reason}" for reason, names in wrong.items()])
+    return sides
 
 
 def _refuse(wrong: list[str]) -> None:

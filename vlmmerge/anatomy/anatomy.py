@@ -38,7 +38,8 @@ class Anatomy:
     `head.weight`), under which models of different wrapping meet. `by_token` are the parts that
     have one row for every token. `frozen_inside` are the frozen tensors within the language model,
     with the reason; `ties` maps live names that are other names for a tensor to that tensor, they
-    are in neither `backbone` nor `frozen`. `tied` says that embedding and head are one tensor.
+    are in neither `backbone` nor `frozen`. `buffers` are no weights: bounds, masks, tables. `tied`
+    says that embedding and head are one tensor.
     """
 
     model_class: str
@@ -48,6 +49,7 @@ class Anatomy:
     by_token: frozenset[str]
     frozen_inside: Mapping[str, str]
     ties: Mapping[str, str]
+    buffers: frozenset[str]
     tied: bool
 
     @classmethod
@@ -163,5 +165,6 @@ def dissect(model: "PreTrainedModel") -> Anatomy:
         ),
         frozen_inside=MappingProxyType(reasons),
         ties=MappingProxyType(ties),
+        buffers=frozenset(name for name, _ in model.named_buffers()),
         tied=ties.get(embed, embed) == ties.get(head, head),
     )

@@ -112,6 +112,14 @@ def _differing(mine: Side, side: Side, names: tuple[str, ...]) -> Iterator[tuple
 
 
 def _setting(config: "PretrainedConfig", names: tuple[str, ...]) -> Any:
+    """The first of `names` that a config sets, by layer where its layers differ."""
+    if not config.is_heterogeneous:
+        return _setting_of(config, names)
+    by_layer = [_setting_of(layer, names) for layer in config.per_layer_config]
+    return by_layer if any(value != by_layer[0] for value in by_layer) else by_layer[0]
+
+
+def _setting_of(config: "PretrainedConfig", names: tuple[str, ...]) -> Any:
     """The first of `names` that a config sets; the head size follows from the heads."""
     for name in names:
         if (value := getattr(config, name, None)) is not None:
@@ -135,7 +143,7 @@ def _rope(config: "PretrainedConfig") -> dict[str, Any]:
                 named = key if key.startswith(("rope", "mrope")) else f"rope_{key}"
                 found[prefix + named] = value
 
-    visit(getattr(config, "rope_parameters", None) or {}, "")
+    visit(config.to_dict().get("rope_parameters") or {}, "")
     return found
 
 

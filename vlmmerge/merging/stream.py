@@ -75,7 +75,7 @@ def write_merge(
         for name, info in recipient.tensors.items()
     ]
     if not allow_nonfinite:
-        check_finite(recipient, alignment.frozen)
+        check_finite(recipient, frozen_weights(alignment))
     with appearing(output) as folder:
         write_weights(folder, plan, produce, max_shard_size, progress)
         write_companions(alignment, folder, recipe.dtype)
@@ -168,6 +168,18 @@ def stored_dtypes(recipe: Recipe, alignment: Alignment) -> dict[str, str]:
     if recipe.dtype is not None:
         dtypes |= dict.fromkeys(alignment.merged, _SAFETENSORS_NAMES[recipe.dtype])
     return dtypes
+
+
+def frozen_weights(alignment: Alignment) -> list[str]:
+    """The frozen stored tensors that hold weights; a buffer's bounds may well be infinite."""
+    anatomy, layout = alignment.anatomy, alignment.layouts[RECIPIENT]
+    weights = {
+        name
+        for unit in layout.units.values()
+        if not anatomy.buffers.issuperset(unit.live)
+        for name in unit.stored
+    }
+    return [name for name in alignment.frozen if name in weights]
 
 
 def check_apart(output: Path, alignment: Alignment) -> None:
