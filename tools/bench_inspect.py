@@ -139,7 +139,8 @@ def inspect(folders: dict[str, Path]) -> float:
 
 def vocabulary(folders: dict[str, Path]) -> float:
     """Reading three tokenizers and matching their tokens."""
-    from vlmmerge.anatomy.vocabulary import match_tokens, read_vocabulary
+    from vlmmerge.anatomy.tokenizers import read_vocabulary
+    from vlmmerge.anatomy.vocabulary import match_tokens
     from vlmmerge.checkpoints import Checkpoint
 
     checkpoints = {role: Checkpoint.open(folder) for role, folder in folders.items()}

@@ -7,6 +7,7 @@ import argparse
 import importlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,6 +38,8 @@ VALUED = (
     *("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun"),
 )
 
+INTERRUPTED = "interrupted; nothing is left half written, and a search goes on with resume=true"
+
 # Verbs that take another verb's config.
 CONFIGS = {"validate": "search"}
 
@@ -58,6 +61,9 @@ def main() -> None:
         print(f"vlmmerge {version('vlmmerge')}")
         sys.exit(0)
     verb, *rest = arguments
+    for ending in (signal.SIGTERM, signal.SIGHUP):  # as an interrupt: what is begun is cleared up
+        if signal.getsignal(ending) is not signal.SIG_IGN:  # of nohup
+            signal.signal(ending, signal.default_int_handler)
     with Guarded():
         if verb in WORDS:
             importlib.import_module(f"vlmmerge.verbs.{verb}").run(rest)
@@ -98,7 +104,7 @@ class Guarded:
         if isinstance(error, VlmMergeError):
             fail(config.one_line(error), error.exit_status)
         if isinstance(error, KeyboardInterrupt):
-            fail("interrupted; what is finished is kept", 1)
+            fail(INTERRUPTED, 1)
         if isinstance(error, HydraException | OmegaConfBaseException):
             fail(hydra_message(error), 2)
         if isinstance(error, OSError):
@@ -117,6 +123,13 @@ def fail(message: str, status: int) -> NoReturn:
 def hydra_message(error: BaseException) -> str:
     """Hydra's message in one line, with what made it where that says more."""
     message = config.one_line(error).partition(" Config search path:")[0]
+    if "LexerNoViableAltException" in message:
+        override = message.partition("LexerNoViableAltException: ")[2].partition(" ^")[0]
+        key = override.partition("=")[0]
+        return (
+            f"{override}: cannot be read; put a value with such letters into quotes,"
+            f" as '{key}=\"...\"'"
+        )
     if error.__cause__ is not None and str(error.__cause__) not in message:
         cause = str(error.__cause__).split("\n")[0]
         message = f"{message}: {cause}"

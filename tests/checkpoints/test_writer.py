@@ -14,7 +14,7 @@ from transformers import LlamaForCausalLM
 
 from vlmmerge import Checkpoint
 from vlmmerge.checkpoints.checkpoint import INDEX
-from vlmmerge.checkpoints.writer import Planned, appearing, write_weights
+from vlmmerge.checkpoints.writer import Planned, write_weights
 from vlmmerge.errors import CheckpointError, ConfigError
 
 
@@ -108,39 +108,3 @@ def test_a_size_that_is_none_is_refused(family: Family, tmp_path: Path) -> None:
     checkpoint = Checkpoint.open(family.base)
     with pytest.raises(ConfigError, match="max_shard_size: 'big' is no size"):
         write_weights(tmp_path, plan_of(checkpoint, "mlp"), checkpoint.read, "big")
-
-
-def test_a_folder_appears_whole(tmp_path: Path) -> None:
-    with appearing(tmp_path / "a" / "out") as folder:
-        (folder / "file").write_text("x")
-        assert not (tmp_path / "a" / "out").exists()
-    assert [p.name for p in (tmp_path / "a").iterdir()] == ["out"]
-    assert (tmp_path / "a" / "out" / "file").read_text() == "x"
-
-
-@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_or_not_at_all(tmp_path: Path, error: type[BaseException]) -> None:
-    def fill() -> None:
-        with appearing(tmp_path / "out") as folder:
-            (folder / "file").write_text("x")
-            raise error
-
-    with pytest.raises(error):
-        fill()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_killed_run_left_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial" / "old").write_text("x")
-    with appearing(tmp_path / "out") as folder:
-        assert list(folder.iterdir()) == []
-
-
-def test_an_empty_folder_is_filled_and_a_full_one_kept(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    with appearing(tmp_path / "out") as folder:
-        (folder / "file").write_text("new")
-    with pytest.raises(ConfigError, match="exists"), appearing(tmp_path / "out"):
-        pass
-    assert (tmp_path / "out" / "file").read_text() == "new"

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES
+from families.family import VOCAB
 from PIL import Image
 from support import LAYERS, WIDTH, Family, llama_config, save, tuned, word_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -208,6 +210,35 @@ def test_where_donors_know_no_more_nothing_is_added(family: Family, tmp_path: Pa
     merge(plain, tmp_path / "recipient")
     one, two = (tmp_path / name / "model.safetensors" for name in ("union", "recipient"))
     assert one.read_bytes() == two.read_bytes()
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_older_configs_have_no_section_for_the_language_model(tmp_path: Path, flat: bool) -> None:
+    """Qwen2-VL's own config.json says all of it at the top."""
+    qwen = FAMILIES["qwen2_vl"]
+    special = ["<pad>", "<unk>", "<end>"]
+    words = [f"word{i}" for i in range(VOCAB - 3)]
+    vlm, tokenizer = qwen.build(), word_tokenizer(words, special)
+    recipient = save(vlm, tokenizer, tmp_path / "vlm")
+    if flat:
+        config = json.loads((recipient / "config.json").read_text())
+        text = config.pop("text_config")
+        flattened = {**text, **config, "model_type": "qwen2_vl"}
+        (recipient / "config.json").write_text(json.dumps(flattened))
+    config = qwen.plain_config()
+    config.vocab_size += 1
+    theirs = word_tokenizer([*words, "海"], special)
+    donor = save(tuned(qwen.plain._from_config(config), 1), theirs, tmp_path / "donor")
+    merge(recipe(recipient, {"ja": donor}), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert ("text_config" in said) != flat
+    loaded = AutoModelForImageTextToText.from_pretrained(tmp_path / "out")
+    before = AutoModelForImageTextToText.from_pretrained(recipient)
+    assert loaded.get_input_embeddings().weight.shape[0] == VOCAB + 1
+    assert loaded.config.get_text_config().vocab_size == VOCAB + 1
+    one, two = (m.config.get_text_config().to_dict() for m in (loaded, before))
+    differ = {k for k in one if one[k] != two.get(k) and not k.startswith("_")}
+    assert differ == {"vocab_size"}
 
 
 def test_tokenizers_of_different_kinds_have_no_union(family: Family, tmp_path: Path) -> None:

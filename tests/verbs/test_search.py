@@ -18,6 +18,7 @@ from support import QUICKSTART, rows_of
 
 import vlmmerge
 from vlmmerge.anatomy import Anatomy
+from vlmmerge.cli import INTERRUPTED
 from vlmmerge.config import load_option, plain, read_yaml
 from vlmmerge.scoring.language import in_language
 from vlmmerge.tasks import build_tasks
@@ -215,7 +216,7 @@ def test_interrupted_it_says_so_and_keeps_what_is_done(tiny_conf: Path, tmp_path
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert stderr == "vlmmerge: interrupted; what is finished is kept\n"
+    assert stderr == f"vlmmerge: {INTERRUPTED}\n"
     assert journal.read_bytes().endswith(b"\n")
 
 

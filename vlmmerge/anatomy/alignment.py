@@ -1,5 +1,6 @@
 """Line donors up with the backbone: which of their tensors meets which of the recipient's."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -9,17 +10,11 @@ from vlmmerge.anatomy.cells import Cell, cell_of
 from vlmmerge.anatomy.comparing import problems, vocabulary_warnings, warnings
 from vlmmerge.anatomy.layout import Layout
 from vlmmerge.anatomy.side import Side
+from vlmmerge.anatomy.tokenizers import Vocabulary, read_vocabulary
 from vlmmerge.anatomy.union import Added, append
-from vlmmerge.anatomy.vocabulary import (
-    Rows,
-    Tokens,
-    Vocabulary,
-    match_numbers,
-    match_tokens,
-    read_vocabulary,
-)
+from vlmmerge.anatomy.vocabulary import Rows, Tokens, match_numbers, match_tokens
 from vlmmerge.checkpoints import Checkpoint
-from vlmmerge.errors import AlignmentError
+from vlmmerge.errors import AlignmentError, CheckpointError
 
 RECIPIENT, BASE = "recipient", "base"
 
@@ -77,8 +72,8 @@ class Alignment:
 
     `merged` may change, `frozen` and `copied` (unknown to transformers) come out bit-identical;
     all three are names in the checkpoint. `layouts`: how live tensors lie in it, and in each
-    source. `tokens`: whose meet; `added`: donors' that are appended. `notes` are worth knowing,
-    `warnings` may spoil the merge.
+    source. `tokens`: whose meet, None where embeddings are left out; `added`: donors' that are
+    appended. `notes` are worth knowing, `warnings` may spoil the merge.
     """
 
     models: Models
@@ -88,7 +83,7 @@ class Alignment:
     merged: tuple[str, ...]
     frozen: tuple[str, ...]
     copied: tuple[str, ...]
-    tokens: Tokens
+    tokens: Tokens | None
     added: Added | None
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -121,12 +116,17 @@ class Alignment:
         return sorted(found, key=place)
 
 
-def align(models: Models, strict: bool = False, vocabulary: str = "recipient") -> Alignment:
+def align(
+    models: Models,
+    strict: bool = False,
+    vocabulary: str = "recipient",
+    embeddings: str = "merge",
+) -> Alignment:
     """Line every source up with the recipient's backbone, from configs and headers alone.
 
     Raises `AlignmentError` that names all that does not fit, each with what would have to change:
     sizes, depths, missing tensors, vocabularies; with `strict`, all warnings too. `vocabulary`:
-    the recipient's, or the `union` with the donors'.
+    the recipient's, or the `union` with the donors'; where `embeddings` exclude, none is read.
     """
     sides = _sides(models)
     mine, *theirs = sides
@@ -136,12 +136,14 @@ def align(models: Models, strict: bool = False, vocabulary: str = "recipient") -
         wrong += problems(mine, side)
         told += warnings(mine, side)
     added = None
+    tokens = None
     try:
-        found = {side.name: read_vocabulary(side.checkpoint) for side in sides}
-        tokens, spoken = _match(mine, theirs, models, found)
-        told += spoken
-        if vocabulary == "union":
-            added = append(mine, tokens, found)
+        if vocabulary == "union" or embeddings != "exclude":
+            found = _vocabularies(sides)
+            tokens, spoken = _match(mine, theirs, models, found)
+            told += spoken
+            if vocabulary == "union":
+                added = append(mine, tokens, found)
     except AlignmentError as error:
         wrong.append(str(error))
     _refuse(wrong)
@@ -164,11 +166,11 @@ def align(models: Models, strict: bool = False, vocabulary: str = "recipient") -
 def _sides(models: Models) -> list[Side]:
     """Every model's tensors sorted out, the recipient first; what is wrong with any, of all."""
     sides: list[Side] = []
-    wrong: dict[str, list[str]] = {}
+    wrong: dict[str, list[str]] = {}  # reason -> models
     for name, checkpoint in {RECIPIENT: models.recipient, **models.sources}.items():
         try:
             sides.append(Side.of(name, checkpoint))
-        except AlignmentError as error:
+        except (AlignmentError, CheckpointError) as error:
             wrong.setdefault(str(error), []).append(name)
     _refuse([f"{', '.join(names)}: {reason}" for reason, names in wrong.items()])
     return sides
@@ -179,19 +181,44 @@ def _refuse(wrong: list[str]) -> None:
         raise AlignmentError(f"these models cannot be merged: {'; '.join(wrong)}")
 
 
+def _vocabularies(sides: list[Side]) -> dict[str, Vocabulary | None]:
+    """Every model's vocabulary, None without one. Raises `AlignmentError` for all that are bad."""
+    found: dict[str, Vocabulary | None] = {}
+    wrong: list[str] = []
+    for side in sides:
+        try:
+            found[side.name] = read_vocabulary(side.checkpoint)
+        except CheckpointError as error:
+            wrong.append(f"{side.name}: {error}")
+            continue
+        if (vocabulary := found[side.name]) is not None:
+            wrong += _too_large(side, vocabulary)
+    if wrong:
+        raise AlignmentError("; ".join(wrong))
+    return found
+
+
+def _too_large(side: Side, vocabulary: Vocabulary) -> list[str]:
+    """Whether a tokenizer has tokens beyond the embedding, a VLM's image token aside.
+
+    Gemma 3's tokenizer is one for all sizes, and the size that reads text alone has no row for it.
+    """
+    rows = side.shape("embed.weight")[0]
+    beyond = [token for token, i in vocabulary.ids.items() if i >= rows]
+    if all(t in vocabulary.added and re.search("image|audio|video", t) for t in beyond):
+        return []
+    return [
+        f"{side.name}: {side.checkpoint.path}: its tokenizer has"
+        f" {max(vocabulary.ids.values()) + 1} tokens and its embedding {rows} rows; resize the"
+        " embedding, or take the tokenizer that it was made with"
+    ]
+
+
 def _match(
     mine: Side, theirs: list[Side], models: Models, found: Mapping[str, Vocabulary | None]
 ) -> tuple[Tokens, list[str]]:
     """Whose tokens meet, and what to warn of. Raises `AlignmentError` where none can."""
     base = None if models.base is None else BASE
-    for side in (mine, *theirs):
-        vocabulary, rows = found[side.name], side.shape("embed.weight")[0]
-        if vocabulary is not None and max(vocabulary.ids.values(), default=0) >= rows:
-            raise AlignmentError(
-                f"{side.checkpoint.path}: its tokenizer has {max(vocabulary.ids.values()) + 1}"
-                f" tokens and its embedding {rows} rows; resize the embedding, or take the"
-                " tokenizer that it was made with"
-            )
     known = {name: vocabulary for name, vocabulary in found.items() if vocabulary is not None}
     if len(known) < len(found):
         without = ", ".join(name for name in found if name not in known)
@@ -205,16 +232,16 @@ def _match(
 
 
 def _meeting(
-    part: str, mine: Side, theirs: list[Side], tokens: Tokens, added: Added | None
+    part: str, mine: Side, theirs: list[Side], tokens: Tokens | None, added: Added | None
 ) -> Meeting:
     live = mine.parts[part]
     partners = {side.name: side.partner(part) for side in theirs}
     rows = None
-    if part in mine.anatomy.by_token:
+    if part not in mine.anatomy.by_token:
+        added = None
+    elif tokens is not None:
         lengths = {"" if s is mine else s.name: s.shape(part)[0] for s in (mine, *theirs)}
         rows = tokens.rows(lengths)
-    else:
-        added = None
     met = {name: partner for name, partner in partners.items() if partner is not None}
     return Meeting(part, cell_of(part), live, mine.dtype(live), met, rows, added)
 

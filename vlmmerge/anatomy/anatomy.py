@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vlmmerge.anatomy.language import find_language
 from vlmmerge.anatomy.parts import name_parts, rows_by_token, ties_of
 from vlmmerge.checkpoints import Checkpoint
+from vlmmerge.checkpoints.strict_json import read_json
 from vlmmerge.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -74,12 +75,17 @@ def load_config(model: "str | Path | Checkpoint | PretrainedConfig") -> "Pretrai
 
     if isinstance(model, PretrainedConfig):
         return model
-    checkpoint = model if isinstance(model, Checkpoint) else Checkpoint.open(model)
-    path, kind = checkpoint.path, checkpoint.config.get("model_type")
+    if not isinstance(model, Checkpoint) and Path(model).expanduser().is_dir():
+        path = Path(model).expanduser()  # a config is enough
+        said = read_json(path / "config.json")
+    else:
+        checkpoint = model if isinstance(model, Checkpoint) else Checkpoint.open(model)
+        path, said = checkpoint.path, dict(checkpoint.config)
+    kind = said.get("model_type")
     if not isinstance(kind, str):
         raise CheckpointError(f"{path}: its config.json names no model_type; is it a model folder?")
     if kind not in CONFIG_MAPPING:
-        remote = " and remote code is not run" if "auto_map" in checkpoint.config else ""
+        remote = " and remote code is not run" if "auto_map" in said else ""
         raise CheckpointError(
             f"{path}: model_type {kind}: transformers {__version__} does not know it{remote}"
         )
@@ -102,9 +108,13 @@ def model_class(config: "PretrainedConfig") -> Any:
         MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     )
 
-    for name in config.architectures or ():
-        if isinstance(found := getattr(transformers, name, None), type):
-            return found
+    named = config.architectures if isinstance(config.architectures, list | tuple) else ()
+    for name in named:
+        found = getattr(transformers, name, None) if isinstance(name, str) else None
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            wanted: Any = found.config_class  # None of a mere base
+            if wanted is not None and isinstance(config, wanted):
+                return found
     for mapping in (MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING):
         # `in` misses configs that two types share (Evolla's), get does not.
         if (found := mapping.get(type(config), None)) is not None:
@@ -123,7 +133,8 @@ def build_meta(config: "PretrainedConfig") -> "PreTrainedModel":
     found = model_class(config)
     try:
         with torch.device("meta"):
-            model: PreTrainedModel = found._from_config(config)
+            # No attention runs, and the one that the config names may need what is not installed.
+            model: PreTrainedModel = found._from_config(config, attn_implementation="eager")
     except ImportError as error:
         needed = " ".join(str(error).split())
         raise CheckpointError(f"{found.__name__}: {needed}") from error

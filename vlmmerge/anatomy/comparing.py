@@ -1,10 +1,11 @@
 """Compare two sides of an alignment: what forbids their merge, and what may spoil it."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vlmmerge.anatomy.side import Side
-from vlmmerge.anatomy.vocabulary import SPECIAL, Vocabulary
+from vlmmerge.anatomy.tokenizers import SPECIAL, Vocabulary
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,6 +31,19 @@ _SHOULD = {
     "sliding window": ("sliding_window",),
     "experts per token": ("num_experts_per_tok",),
 }
+# What one family computes with and another does not know: also when only one side has it.
+_ODD = (
+    "residual_multiplier",
+    "embedding_multiplier",
+    "attention_multiplier",
+    "logits_scaling",
+    "logit_scale",
+    "query_pre_attn_scalar",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "no_rope_layers",
+)
+_SAME = {"swish": "silu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
 
 
 def problems(mine: Side, side: Side) -> Iterator[str]:
@@ -52,6 +66,13 @@ def warnings(mine: Side, side: Side) -> Iterator[str]:
     for meaning, names in _SHOULD.items():
         for ours, theirs in _differing(mine, side, names):
             yield f"{side.name} has {meaning} {theirs}, the recipient {ours}"
+    for name in _ODD:
+        ours, theirs = _setting(mine.config, (name,)), _setting(side.config, (name,))
+        if ours != theirs:
+            yield f"{side.name} has {name} {_shown(theirs)}, the recipient {_shown(ours)}"
+    kinds = side.config.model_type, mine.config.model_type
+    if not _akin(*kinds):
+        yield "{} is of type {}, the recipient's language model of {}".format(side.name, *kinds)
     ours, theirs = _rope(mine.config), _rope(side.config)
     for key in sorted(ours.keys() | theirs.keys()):
         if ours.get(key) != theirs.get(key):
@@ -59,6 +80,8 @@ def warnings(mine: Side, side: Side) -> Iterator[str]:
                 f"{side.name} has {key} {_shown(theirs.get(key))},"
                 f" the recipient {_shown(ours.get(key))}"
             )
+    if left := [name for name in side.layout.unknown if name not in side.layout.expected]:
+        yield f"{side.name} has {_listed(left)} that its model does not have: left out"
     if "head.weight" in side.parts and "head.weight" not in mine.parts:
         yield f"{side.name} has an output head of its own; the recipient's is its embedding"
 
@@ -123,12 +146,22 @@ def _setting_of(config: "PretrainedConfig", names: tuple[str, ...]) -> Any:
     """The first of `names` that a config sets; the head size follows from the heads."""
     for name in names:
         if (value := getattr(config, name, None)) is not None:
-            return value
+            return _SAME.get(value, value) if isinstance(value, str) else value
     if names == ("head_dim",):
         width, heads = (getattr(config, n, None) for n in ("hidden_size", "num_attention_heads"))
         if isinstance(width, int) and isinstance(heads, int):
             return width // heads
     return None
+
+
+def _akin(one: str, other: str) -> bool:
+    """Whether types are of one family: `qwen2_5_vl_text` and `qwen2`, `llama` and `mllama_text`."""
+
+    def letters(kind: str) -> str:
+        return re.sub(r"_text|_model|_vl|_omni|_|\d|v(?=_|$)", "", kind)
+
+    one, other = letters(one), letters(other)
+    return one in other or other in one
 
 
 def _rope(config: "PretrainedConfig") -> dict[str, Any]:

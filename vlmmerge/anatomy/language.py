@@ -60,7 +60,7 @@ def find_language(model: "PreTrainedModel") -> Language:
         _refuse_encoder_decoder(kind, module.config)
     core_name, core = around[-1]  # the innermost: modules come before what is in them
     decoder = model.get_decoder()
-    if core is model:
+    if core is model and not _is_plain(model):
         raise AlignmentError(f"{kind}: names no language decoder to merge into")
     # Where a class has no decoder of its own, get_decoder may find a mere layer of that name.
     if isinstance(decoder, PreTrainedModel) and not _holds(decoder, embeddings):
@@ -97,6 +97,15 @@ def _refuse_encoder_decoder(kind: str, config: "PretrainedConfig") -> None:
             f"{kind}: an encoder-decoder's layers meet no decoder-only model's; take a model whose"
             " language model is decoder-only"
         )
+
+
+def _is_plain(model: "PreTrainedModel") -> bool:
+    """Whether a model is a language model without its head, as `LlamaModel`."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+    config = type(model.config)
+    bare: Any = MODEL_MAPPING.get(config, None)
+    return config in MODEL_FOR_CAUSAL_LM_MAPPING and bare is type(model)
 
 
 def _input_embeddings(model: "PreTrainedModel") -> "torch.nn.Module":

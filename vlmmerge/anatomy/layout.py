@@ -4,6 +4,7 @@ Transformers renames most tensors on loading and rebuilds some: experts stored o
 stacked, fused projections live split. Its own conversion mapping says how; nothing is listed here.
 """
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -16,6 +17,9 @@ from vlmmerge.errors import AlignmentError
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
+
+
+_ROTARY = r"rotary_emb\.inv_freq$"  # computed since; transformers passes over it, too
 
 
 @dataclass(frozen=True)
@@ -56,12 +60,14 @@ class Layout:
 
     `units`: live name -> unit; live tensors that are tied share a name, the first of them.
     `also`: live name -> stored tensors that hold the same tied tensor once more.
-    `unknown`: stored tensors that the model does not have.
+    `unknown`: stored tensors that the model does not have; `expected` are those of them that older
+    checkpoints have and transformers passes over.
     """
 
     units: Mapping[str, Unit]
     also: Mapping[str, tuple[str, ...]]
     unknown: tuple[str, ...]
+    expected: frozenset[str]
 
 
 def layout_of(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -> Layout:
@@ -74,7 +80,8 @@ def layout_of(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -
     units: dict[str, Unit] = {}
     also: dict[str, tuple[str, ...]] = {}
     unknown: list[str] = []
-    for unit in _units(shapes, model):
+    # A tied tensor that is stored twice is the first of its live names, as an embedding.
+    for unit in sorted(_units(shapes, model), key=lambda unit: unit.live[0] in ties):
         found = [ties.get(name, name) for name in unit.live if name in state]
         if len(found) != len(unit.live):
             unknown += unit.stored
@@ -85,7 +92,9 @@ def layout_of(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -
         else:
             named = Unit(unit.stored, tuple(found), unit.rebuilding)
             units |= dict.fromkeys(found, named)
-    return Layout(MappingProxyType(units), MappingProxyType(also), tuple(unknown))
+    passed = [_ROTARY, *(model._keys_to_ignore_on_load_unexpected or ())]
+    expected = frozenset(n for n in unknown if any(re.search(p, n) for p in passed))
+    return Layout(MappingProxyType(units), MappingProxyType(also), tuple(unknown), expected)
 
 
 def _units(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -> Iterable[Unit]:

@@ -1,14 +1,15 @@
 """One model of a merge, its tensors sorted out: which are the backbone, where each lies."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config
+from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config, model_class
 from vlmmerge.anatomy.layout import Layout, Unit, layout_of
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.checkpoints.headers import FLOATS
-from vlmmerge.errors import AlignmentError
+from vlmmerge.errors import AlignmentError, CheckpointError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,7 +36,10 @@ class Side:
         Raises `AlignmentError` where weights are missing, quantised or not as the config says.
         """
         config = load_config(checkpoint)
-        model = build_meta(config)
+        try:
+            model = build_meta(_with_head(config, checkpoint))
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.path}: {error}") from error
         anatomy = dissect(model)
         layout = layout_of({n: info.shape for n, info in checkpoint.tensors.items()}, model)
         _check_complete(checkpoint, anatomy, layout)
@@ -76,6 +80,21 @@ class Side:
     def dtype(self, live: str) -> str:
         """The dtype that a live tensor of the backbone is stored in."""
         return self.checkpoint.tensors[self.layout.units[live].stored[0]].dtype
+
+
+def _with_head(config: "PretrainedConfig", checkpoint: Checkpoint) -> "PretrainedConfig":
+    """A config that names the class without a head, made to name the one with, if one is stored."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING
+
+    found: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    bare: Any = MODEL_MAPPING.get(type(config), None)
+    if found is None or bare is None or model_class(config) is not bare:
+        return config
+    if not any("head" in name for name in checkpoint.tensors):
+        return config
+    config = copy.deepcopy(config)
+    config.architectures = [found.__name__]
+    return config
 
 
 def _check_complete(checkpoint: Checkpoint, anatomy: Anatomy, layout: Layout) -> None:

@@ -1,11 +1,12 @@
 """The union of vocabularies: donors' tokens appended to the recipient's."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vlmmerge.anatomy.side import Side
-from vlmmerge.anatomy.vocabulary import Tokens, Vocabulary
+from vlmmerge.anatomy.tokenizers import Vocabulary
+from vlmmerge.anatomy.vocabulary import Tokens
 from vlmmerge.errors import AlignmentError
 
 if TYPE_CHECKING:
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 class Added:
     """Tokens that donors have and the recipient lacks, in the order of their new ids.
 
-    `first` is the id of the first; a padded embedding has rows for some already. `length`: rows of
-    the embedding with all of them. `sources`: donor -> int64 [n], its id of each, -1 without.
+    `first` is the id of the first: after the tokenizer's and those that the config names, as an
+    image token that no tokenizer knows. A padded embedding has rows for some already. `length`:
+    rows of the embedding with all of them. `sources`: donor -> int64 [n], its ids, -1 without.
     """
 
     tokens: tuple[str, ...]
@@ -55,7 +57,7 @@ def append(mine: Side, tokens: Tokens, found: Mapping[str, Vocabulary | None]) -
             f" {' and '.join(map(str, sorted(rows)))} rows: use vocabulary: recipient"
         )
     assert vocabulary is not None
-    first = max(vocabulary.ids.values()) + 1
+    first = 1 + max(*vocabulary.ids.values(), *_reserved(mine.checkpoint.config))
     return Added(
         names,
         first,
@@ -65,3 +67,16 @@ def append(mine: Side, tokens: Tokens, found: Mapping[str, Vocabulary | None]) -
             for donor, more in tokens.beyond.items()
         },
     )
+
+
+def _reserved(config: Mapping[str, Any]) -> Iterator[int]:
+    """The ids that a config names, as `image_token_id`, in whatever section."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _reserved(value)
+        elif key.endswith(("_token_id", "_token_index", "_token_ids")):
+            yield from (i for i in (value if isinstance(value, list) else [value]) if _is_id(i))
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

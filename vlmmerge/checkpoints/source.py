@@ -1,5 +1,6 @@
 """Where a model comes from: a local folder, or a repository of the Hugging Face hub."""
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -62,8 +63,12 @@ class Source:
         Raises `CheckpointError` where it can be neither.
         """
         local = Path(self.path).expanduser()
-        if local.is_dir():
+        if os.path.isdir(local):  # Path.is_dir raises for names that are too long
+            if self.revision is not None:
+                raise CheckpointError(
+                    f"{self.path}: a local folder has no revision {self.revision}; leave it out"
+                )
             return local
-        if not _HUB_ID.fullmatch(self.path) or local.exists():
+        if not _HUB_ID.fullmatch(self.path) or os.path.exists(local):
             raise CheckpointError(f"{self.path}: no such model folder")
         return None

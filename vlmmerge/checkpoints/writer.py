@@ -1,12 +1,10 @@
-"""Model folders that appear whole or not at all: written beside, checked, then renamed."""
+"""The weights of a model folder: shards, an index, and every tensor read again."""
 
-import errno
 import json
 import os
-import shutil
+import re
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,14 +12,12 @@ from typing import IO, TYPE_CHECKING, Any
 from vlmmerge.checkpoints.folder import INDEX, SINGLE
 from vlmmerge.checkpoints.headers import BITS, TensorInfo, read_header
 from vlmmerge.checkpoints.moving import copy_range, digest_of, digest_range
-from vlmmerge.errors import CheckpointError, ConfigError, EngineError
+from vlmmerge.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     import torch
 
 MAX_SHARD_SIZE = "50GB"  # as `save_pretrained`
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 # Told of what is done and of what there is to do, in bytes.
@@ -47,42 +43,6 @@ class Planned:
         for n in self.shape:
             size *= n
         return size
-
-
-@contextmanager
-def appearing(folder: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to `folder` when all went well and removed when not.
-
-    Raises `ConfigError` where `folder` exists and is not empty, or cannot be made, and
-    `EngineError` where the disk fills up.
-    """
-    check_absent(folder)
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)  # left by a killed run
-        partial.mkdir()
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made ({error.strerror}); choose another") from error
-    try:
-        yield partial
-        if folder.exists():
-            folder.rmdir()
-        partial.rename(folder)
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise EngineError(
-            f"{folder}: {error.strerror} midway; nothing is kept, free some space and run again"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_absent(folder: Path) -> None:
-    """Raise `ConfigError` where a folder that is to be written exists and is not empty."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder}: exists already; choose another output")
 
 
 def write_weights(
@@ -125,17 +85,15 @@ def split(
     from huggingface_hub import split_state_dict_into_shards_factory
 
     by_name: dict[str, Any] = {tensor.name: tensor for tensor in plan}
-    try:
-        found = split_state_dict_into_shards_factory(
-            by_name,
-            get_storage_size=lambda tensor: tensor.nbytes,
-            filename_pattern=SINGLE.replace(".safetensors", "{suffix}.safetensors"),
-            max_shard_size=max_shard_size,
-        )
-    except ValueError as error:
-        raise ConfigError(
-            f"max_shard_size: {max_shard_size!r} is no size; write it as 5GB"
-        ) from error
+    size = str(max_shard_size).upper()
+    if not re.fullmatch(r"(?=.*[1-9])\d+(\.\d+)? ?([KMGT]B)?", size):
+        raise ConfigError(f"max_shard_size: {max_shard_size!r} is no size; write it as 5GB")
+    found = split_state_dict_into_shards_factory(
+        by_name,
+        get_storage_size=lambda tensor: tensor.nbytes,
+        filename_pattern=SINGLE.replace(".safetensors", "{suffix}.safetensors"),
+        max_shard_size=int(size) if size.isdigit() else size,
+    )
     shards = {
         # Wide numbers first: every tensor then starts at a multiple of its numbers' size.
         name: sorted((by_name[n] for n in names), key=lambda tensor: -BITS[tensor.dtype])

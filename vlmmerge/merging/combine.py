@@ -40,6 +40,9 @@ def gather(recipe: Recipe, meeting: Meeting, recipient: "torch.Tensor", read: Re
     from the recipient.
     """
     whole = recipient.float()
+    if recipe.embeddings == "exclude" and meeting.cell in (EMBED, HEAD):
+        appended = None if meeting.added is None else _appended(meeting, meeting.added, read)
+        return Operands(whole, None, (), appended)
     rows = meeting.rows
     mine = whole if rows is None else whole[rows.recipient]
 

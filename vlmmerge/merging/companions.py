@@ -9,10 +9,11 @@ from typing import Any
 
 from vlmmerge.anatomy import Alignment
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
-from vlmmerge.checkpoints.checkpoint import read_json
+from vlmmerge.checkpoints.strict_json import read_json
 from vlmmerge.merging.growing import grown_config, write_union
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja")
+_TEMPLATES = "additional_chat_templates"
 _DTYPE, _OLD_DTYPE = "dtype", "torch_dtype"
 
 
@@ -24,8 +25,12 @@ def write_companions(alignment: Alignment, folder: Path, dtype: str | None) -> N
     recipient, added = alignment.models.recipient, alignment.added
     for pattern in _PATTERNS:
         for file in sorted(recipient.path.glob(pattern)):
-            if not file.name.endswith(".safetensors.index.json"):
+            if file.is_file() and not file.name.endswith(".index.json"):
                 _copy(file, folder / file.name)
+    if (templates := recipient.path / _TEMPLATES).is_dir():
+        (folder / _TEMPLATES).mkdir()
+        for file in sorted(templates.glob("*.jinja")):
+            _copy(file, folder / _TEMPLATES / file.name)
     config = _without_remote_code(recipient.config)
     if added is not None:
         write_union(alignment, added, folder)

@@ -8,7 +8,8 @@ from typing import Any
 from vlmmerge.anatomy import Alignment
 from vlmmerge.anatomy.anatomy import load_config
 from vlmmerge.anatomy.union import Added
-from vlmmerge.checkpoints.checkpoint import read_json
+from vlmmerge.checkpoints.strict_json import read_json
+from vlmmerge.errors import CheckpointError
 
 # What older tokenizers were built from; tokenizer.json says all of it, and more now.
 _STALE = ("vocab.json", "merges.txt", "vocab.txt", "*.model")
@@ -43,19 +44,30 @@ def write_union(alignment: Alignment, added: Added, folder: Path) -> None:
 
 def grown_config(config: Mapping[str, Any], alignment: Alignment, added: Added) -> dict[str, Any]:
     """The recipient's config.json with the size of the union, wherever it says the size."""
-    grown = json.loads(json.dumps(dict(config)))
-    if "vocab_size" in grown:
-        grown["vocab_size"] = added.length
+    grown: dict[str, Any] = json.loads(json.dumps(dict(config)))
     loaded: Any = load_config(alignment.models.recipient)
-    node: dict[str, Any] = grown
-    while (text := loaded.get_text_config()) is not loaded:
-        key = next((k for k in loaded.sub_configs if getattr(loaded, k, None) is text), None)
-        if key is None:
-            break
-        node = node.setdefault(key, {})
-        loaded = text
-    node["vocab_size"] = added.length
-    return grown  # type: ignore[no-any-return]
+    text = loaded.get_text_config()
+    key = next((k for k in loaded.sub_configs if getattr(loaded, k, None) is text), None)
+    # Older configs are flat: there is no section for the language model, and none may be made.
+    sections = [grown, grown[key]] if key in grown else [grown]
+    for section in sections:
+        if "vocab_size" in section or section is sections[-1]:
+            section["vocab_size"] = added.length
+    _check(loaded, grown, added)
+    return grown
+
+
+def _check(before: Any, grown: dict[str, Any], added: Added) -> None:
+    """Read the new config as transformers will: the vocabulary has grown and nothing else."""
+    said = {key: value for key, value in grown.items() if key != "model_type"}
+    after = type(before).from_dict(said).get_text_config().to_dict()
+    expected = {**before.get_text_config().to_dict(), "vocab_size": added.length}
+    keys = [key for key in expected if not key.startswith("_")]  # where it was read from, and such
+    if wrong := sorted(key for key in keys if after.get(key) != expected[key]):
+        raise CheckpointError(
+            f"config.json: with {added.length} tokens it would read {wrong[0]} otherwise; use"
+            " vocabulary: recipient"
+        )
 
 
 def _grow_model(

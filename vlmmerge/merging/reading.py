@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from vlmmerge.anatomy import RECIPIENT, Alignment
 from vlmmerge.anatomy.layout import Unit
 from vlmmerge.checkpoints import Checkpoint
+from vlmmerge.checkpoints.writer import as_bytes
 from vlmmerge.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ class LiveTensors:
     """Reads the models of an alignment by the names that their tensors have once loaded.
 
     The last rebuilt unit of each model is kept: what is stored as one tensor often lives as many.
-    Numbers that are not finite are refused, unless they are allowed.
+    Numbers that are not finite are refused, unless they are allowed. Raises `CheckpointError` where
+    tensors that a config ties are stored apart and differ: transformers would not tie them.
     """
 
     def __init__(self, alignment: Alignment, allow_nonfinite: bool = False) -> None:
@@ -25,6 +27,9 @@ class LiveTensors:
         models = alignment.models
         self._checkpoints: dict[str, Checkpoint] = {RECIPIENT: models.recipient, **models.sources}
         self._rebuilt: dict[str, tuple[Unit, dict[str, torch.Tensor]]] = {}
+        for model, layout in self._layouts.items():
+            for live, again in layout.also.items():
+                _check_tied(self._checkpoints[model], layout.units[live].stored[0], again)
 
     def read(self, model: str, live: str) -> "torch.Tensor":
         """One live tensor of the recipient or a source, in its stored dtype.
@@ -54,6 +59,15 @@ def check_finite(checkpoint: Checkpoint, names: Iterable[str]) -> None:
         tensor = checkpoint.read(name)
         if tensor.is_floating_point():
             _refuse_nonfinite(tensor, checkpoint, name)
+
+
+def _check_tied(checkpoint: Checkpoint, first: str, again: Iterable[str]) -> None:
+    for name in again:
+        if as_bytes(checkpoint.read(name)) != as_bytes(checkpoint.read(first)):
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} and {first} are tied by its config and differ; set"
+                " tie_word_embeddings to false in its config.json"
+            )
 
 
 def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str) -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import RECIPIENT, Alignment, Meeting, align
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
+from vlmmerge.checkpoints.appearing import absolute, appearing, check_absent
 from vlmmerge.checkpoints.moving import digest_range
 from vlmmerge.checkpoints.writer import (
     MAX_SHARD_SIZE,
     Advance,
     Planned,
-    appearing,
     as_bytes,
-    check_absent,
     quiet,
     write_weights,
 )
@@ -55,8 +54,9 @@ def write_merge(
 
     Config, tokenizer, processor and generation files are the recipient's; `card` writes its README.
     """
-    alignment = align(recipe.models.open(), strict, recipe.vocabulary)
+    alignment = align(recipe.models.open(), strict, recipe.vocabulary, recipe.embeddings)
     recipe.check_layers(alignment.layers)
+    output = absolute(output)
     check_apart(output, alignment)
     check_absent(output)
     alignment = alignment.fetched()
@@ -114,8 +114,8 @@ class _Producer:
         self._made: dict[str, torch.Tensor] = {}
 
     def __call__(self, name: str) -> "torch.Tensor":
-        if name in self._twins:
-            return self._twin(name)
+        if name in self._twins:  # a tied tensor that is stored once more
+            return self._merge(self._twins[name])
         if name not in self._made:
             if name not in self._merged:
                 return self._recipient.read(name)  # dequantised
@@ -133,17 +133,6 @@ class _Producer:
         merged = combine(self._recipe, meeting, operands)
         dtype = torch_dtype(merged_dtype(self._recipe, meeting))
         return store(merged, dtype, live, self._allow_nonfinite)
-
-    def _twin(self, name: str) -> "torch.Tensor":
-        """A tied tensor that is stored once more: merged alike, if the two are one."""
-        live = self._twins[name]
-        first = self._layout.units[live].stored[0]
-        if as_bytes(self._recipient.read(name)) != as_bytes(self._recipient.read(first)):
-            raise CheckpointError(
-                f"{self._recipient.path}: {name} and {first} are tied by its config and differ;"
-                " set tie_word_embeddings to false in its config.json"
-            )
-        return self._merge(live)
 
 
 def grown_shapes(alignment: Alignment) -> dict[str, tuple[int, ...]]:
@@ -211,6 +200,6 @@ def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -
 
 def verify_frozen(recipe: Recipe, folder: Path) -> dict[str, int]:
     """How many frozen tensors a written merge has, and how many of them differ (0)."""
-    alignment = align(recipe.models.open())
+    alignment = align(recipe.models.open(), False, recipe.vocabulary, recipe.embeddings)
     changed = count_changed(alignment.models.recipient, Checkpoint.open(folder), alignment)
     return {"tensors": len(alignment.frozen) + len(alignment.copied), "changed": changed}

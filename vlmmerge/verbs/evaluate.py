@@ -10,7 +10,7 @@ import numpy as np
 from omegaconf import DictConfig
 
 from vlmmerge.checkpoints import Checkpoint
-from vlmmerge.checkpoints.writer import appearing
+from vlmmerge.checkpoints.appearing import appearing
 from vlmmerge.config import load_option, output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.reporting.log import recorded

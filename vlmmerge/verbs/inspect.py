@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,12 @@ def vocabulary_of(alignment: Alignment) -> dict[str, Any]:
         "rows": rows,
         "merged": merged if found else 0,
         "met": found,
-        "beyond": {donor: len(more) for donor, more in alignment.tokens.beyond.items()},
+        "beyond": {donor: len(more) for donor, more in _beyond(alignment).items()},
     }
+
+
+def _beyond(alignment: Alignment) -> Mapping[str, Mapping[str, int]]:
+    return {} if alignment.tokens is None else alignment.tokens.beyond
 
 
 def plan_of(alignment: Alignment, output: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from vlmmerge.checkpoints.writer import appearing
+from vlmmerge.checkpoints.appearing import appearing
 from vlmmerge.config import output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.reporting.log import recorded

@@ -89,7 +89,9 @@ def prepare(node: DictConfig) -> Prepared:
             "vocabulary: union is for merge: write one with it, and search with that as the"
             " recipient"
         )
-    alignment = align(template.models.open(), flag(settings, "strict"))
+    alignment = align(
+        template.models.open(), flag(settings, "strict"), embeddings=template.embeddings
+    )
     template.check_layers(alignment.layers)
     space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
     strategy = build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"])
