@@ -122,14 +122,15 @@ def fail(message: str, status: int) -> NoReturn:
 
 def hydra_message(error: BaseException) -> str:
     """Hydra's message in one line, with what made it where that says more."""
+    from hydra.errors import OverrideParseException
+
     message = config.one_line(error).partition(" Config search path:")[0]
-    if "LexerNoViableAltException" in message:
-        override = message.partition("LexerNoViableAltException: ")[2].partition(" ^")[0]
-        key = override.partition("=")[0]
-        return (
-            f"{override}: cannot be read; put a value with such letters into quotes,"
-            f" as '{key}=\"...\"'"
-        )
+    if isinstance(error, OverrideParseException):
+        override = error.override.lstrip("+")
+        key, equals, value = override.partition("=")
+        quoted = '{name: "..."}' if value.startswith("{") else '"..."'
+        hint = f"put a value with such letters into quotes, as '{key}={quoted}'"
+        return f"{override}: cannot be read; {hint if equals else 'write it as key=value'}"
     if error.__cause__ is not None and str(error.__cause__) not in message:
         cause = str(error.__cause__).split("\n")[0]
         message = f"{message}: {cause}"
