@@ -9,11 +9,16 @@ from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before anything reads it
 
+import absl.logging
 import pyarrow.parquet as pq
 import pytest
 import torch
 from support import QUICKSTART, Family, llama_config, save, tiny_vlm, tuned, word_tokenizer
 from transformers import LlamaForCausalLM
+
+# rouge-score's absl keeps the stderr that it is imported under, which is pytest's, and closes it
+# when Hydra sets logging up; the process' own it leaves alone.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 # A shell's background job ignores interrupts, and so would every process that a test interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -59,7 +59,7 @@ def test_a_target_takes_the_keys_of_its_option(group: str, name: str) -> None:
         assert target.__doc__
 
 
-@pytest.mark.parametrize("name", options("tasks"))
+@pytest.mark.parametrize("name", [n for n in options("tasks") if n.startswith("quickstart")])
 def test_a_tasks_splits_are_large_and_apart(name: str) -> None:
     from vlmmerge.tasks import check_overlap
 

@@ -1,13 +1,13 @@
-"""Metrics: known answers to six decimals, through `evaluate.load` on the module's path."""
+"""Metrics: published and known answers, through `evaluate.load` on the module's path."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import evaluate
 import pytest
 
 import vlmmerge.metrics
-from vlmmerge.metrics.cider import DocumentFrequencies
-from vlmmerge.metrics.text import tokenizer
 
 FOLDER = Path(vlmmerge.metrics.__file__).parent
 
@@ -25,65 +25,70 @@ REFERENCES = [
         "this is the second reference sentence for sentence2",
     ],
 ]
+TEST, TEST_REFERENCES = ["this is a good test"], [["this is a test", "this is also a test"]]
 
 
-def load(name: str) -> evaluate.Metric:
-    return evaluate.load(str(FOLDER / f"{name}.py"), keep_in_memory=True)
+def scores(
+    name: str, predictions: Sequence[str], references: Sequence[Sequence[str]], **options: Any
+) -> tuple[float, list[float]]:
+    """A metric's figure and its scores by example."""
+    metric = evaluate.load(str(FOLDER / f"{name}.py"), keep_in_memory=True)
+    found = metric.compute(predictions=predictions, references=references, **options)
+    assert set(found) == {name, "per_example"}
+    assert len(found["per_example"]) == len(predictions)
+    return found[name], found["per_example"]
 
 
-def test_cider_of_coco() -> None:
-    found = load("cider").compute(predictions=HYPOTHESES, references=REFERENCES)
-    assert found["cider"] == pytest.approx(1.242192, abs=1e-6)
-    assert found["per_example"] == pytest.approx([0.517147, 1.967237], abs=1e-6)
+@pytest.mark.parametrize(
+    ("order", "expected"), [(1, 0.55), (2, 0.428174), (3, 0.284043), (4, 0.201143)]
+)
+def test_bleu(order: int, expected: float) -> None:
+    found, _ = scores("bleu", HYPOTHESES, REFERENCES, tokenizer="whitespace", max_order=order)
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_bleu_of_sacrebleu() -> None:
+    found, each = scores("bleu", HYPOTHESES, REFERENCES)
+    assert 100 * found == pytest.approx(20.1143, abs=1e-4)
+    assert each != [found, found]
+
+
+def test_coco_rouge_l() -> None:
+    found, _ = scores("coco_rouge_l", HYPOTHESES, REFERENCES)
+    assert found == pytest.approx(0.522104, abs=1e-6)
+    # The best precision and the best recall are of different references.
+    found, _ = scores("coco_rouge_l", TEST, TEST_REFERENCES)
+    assert found == pytest.approx(0.907063, abs=1e-6)
+
+
+def test_rouge_l() -> None:
+    assert scores("rouge_l", TEST, TEST_REFERENCES)[0] == pytest.approx(0.888889, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "expected"), [("mecab", [0.666667, 0.8]), ("char", [0.692308, 0.833333])]
+)
+def test_rouge_l_of_japanese(tokenizer: str, expected: list[float]) -> None:
+    answers = ["たかしが公園で遊んでいた。", "私は猫です。"]
+    references = [["たかしが公園にいたようだ。"], ["私は犬です。"]]
+    _, each = scores("rouge_l", answers, references, tokenizer=tokenizer)
+    assert each == pytest.approx(expected, abs=1e-6)
+
+
+def test_cider() -> None:
+    found, each = scores("cider", HYPOTHESES, REFERENCES)
+    assert found == pytest.approx(1.242192, abs=1e-6)
+    assert each == pytest.approx([0.517147, 1.967237], abs=1e-6)
 
 
 @pytest.mark.parametrize(("words", "expected"), [(3, 7.5), (5, 10.0)])
 def test_cider_of_identical_captions(words: int, expected: float) -> None:
     texts = [" ".join(f"{c}{i}" for i in range(words)) for c in "ab"]
-    found = load("cider").compute(predictions=texts, references=[[t] for t in texts])
-    assert found["per_example"] == pytest.approx([expected, expected])
+    assert scores("cider", texts, [[t] for t in texts])[1] == pytest.approx([expected] * 2)
 
 
 def test_cider_of_one_picture_alone_is_zero() -> None:
-    found = load("cider").compute(predictions=HYPOTHESES[:1], references=REFERENCES[:1])
-    assert found["cider"] == 0.0
-
-
-def test_frozen_frequencies_score_a_subset_as_the_whole() -> None:
-    metric = load("cider")
-    whole = metric.compute(predictions=HYPOTHESES, references=REFERENCES)["per_example"]
-    frozen = DocumentFrequencies.of(REFERENCES, tokenizer("whitespace"))
-    for i in range(2):
-        one = metric.compute(
-            predictions=[HYPOTHESES[i]], references=[REFERENCES[i]], frequencies=frozen
-        )
-        assert one["per_example"] == pytest.approx([whole[i]])
-
-
-def test_cider_of_japanese_needs_characters() -> None:
-    answers = ["草の上に鳥居があります", "海のそばに赤ちょうちんがあります"]
-    references = [["草の上に大きな鳥居があります"], ["海のそばに小さな赤ちょうちんがあります"]]
-    found = {
-        name: load("cider").compute(predictions=answers, references=references, tokenizer=name)[
-            "cider"
-        ]
-        for name in ("char", "whitespace")
-    }
-    assert found["whitespace"] == 0.0
-    assert found["char"] > 3
-
-
-def test_rouge_l() -> None:
-    found = load("rouge_l").compute(
-        predictions=["this is a good test"], references=[["this is a test", "this is also a test"]]
-    )
-    assert found["rouge_l"] == pytest.approx(0.888889, abs=1e-6)
-    japanese = load("rouge_l").compute(
-        predictions=["たかしが公園で遊んでいた。", "私は猫です。"],
-        references=[["たかしが公園にいたようだ。"], ["私は犬です。"]],
-        tokenizer="char",
-    )
-    assert japanese["per_example"] == pytest.approx([0.692308, 0.833333], abs=1e-6)
+    assert scores("cider", HYPOTHESES[:1], REFERENCES[:1])[0] == 0.0
 
 
 VQA = [  # prediction, answers, always normalised, the 2017 script
@@ -102,28 +107,76 @@ VQA = [  # prediction, answers, always normalised, the 2017 script
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_vqa_accuracy(strict: bool) -> None:
-    found = load("vqa_accuracy").compute(
-        predictions=[row[0] for row in VQA], references=[row[1] for row in VQA], strict=strict
+    found, each = scores(
+        "vqa_accuracy", [row[0] for row in VQA], [row[1] for row in VQA], strict=strict
     )
-    expected = [row[3 if strict else 2] / 100 for row in VQA]
-    assert found["per_example"] == pytest.approx(expected)
+    assert each == pytest.approx([row[3 if strict else 2] / 100 for row in VQA])
+    assert found == pytest.approx(sum(each) / len(each))
 
 
-def test_vqa_with_fewer_answers_takes_any() -> None:
-    metric = load("vqa_accuracy")
-    answers = [["鳥居", "神社"]]
-    assert metric.compute(predictions=["神社"], references=answers)["vqa_accuracy"] == 1.0
-    assert metric.compute(predictions=["城"], references=answers)["vqa_accuracy"] == 0.0
-    full_width = metric.compute(predictions=["「１２」。"], references=[["12", "x"]], nfkc=True)
-    assert full_width["vqa_accuracy"] == 1.0
+@pytest.mark.parametrize(
+    ("prediction", "references", "expected"),
+    [
+        ("hello world", ["hello wrld"], 0.909091),
+        ("1998!", ["1998", "in 1998", "1998."], 0.8),
+        ("ab", ["ac"], 0.0),  # a distance of exactly half the length
+        ("ABC  d", ["abc d"], 1.0),
+        ("", [""], 1.0),
+        ("a long answer about it", ["it"], 0.0),
+        ("kitten", ["sitting"], 1 - 3 / 7),
+    ],
+)
+def test_anls(prediction: str, references: list[str], expected: float) -> None:
+    assert scores("anls", [prediction], [references])[0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("target", "prediction", "expected"),
+    [
+        ("100", "105", True),
+        ("100", "105.1", False),
+        ("100", "95", True),
+        ("5%", "0.05", True),
+        ("0.05", "5%", True),
+        ("0", "0", True),
+        ("0", "0.001", False),
+        ("-100", "-104", True),
+        ("-100", "100", False),
+        ("1", "1.05", True),  # in binary 0.05000000000000004 off
+        ("1e3", "1001", True),
+        ("Yes", "yes ", True),
+        ("Yes", "no", False),
+        ("12 apples", "12", False),
+        ("1,000", "1000", False),  # as in the published script
+        ("nan", "nan", True),
+    ],
+)
+def test_relaxed_accuracy(target: str, prediction: str, expected: bool) -> None:
+    assert scores("relaxed_accuracy", [prediction], [["other", target]])[0] == float(expected)
 
 
 def test_exact_match() -> None:
-    found = load("exact_match").compute(
-        predictions=[" 7 ", "8", "Fox"], references=[["7"], ["7", "9"], ["fox"]]
+    _, each = scores("exact_match", [" 7 ", "8", "Fox"], [["7"], ["7", "9"], ["fox"]])
+    assert each == [1.0, 0.0, 0.0]
+    assert scores("exact_match", ["Fox"], [["fox"]], ignore_case=True)[0] == 1.0
+
+
+def test_token_f1() -> None:
+    _, each = scores(
+        "token_f1",
+        ["The red, red fox!", "in Kyoto", "the", ""],
+        [["a red fox", "blue"], ["Tokyo"], ["a"], ["x"]],
     )
-    assert found["per_example"] == [1.0, 0.0, 0.0]
-    folded = load("exact_match").compute(
-        predictions=["Fox"], references=[["fox"]], ignore_case=True
-    )
-    assert folded["exact_match"] == 1.0
+    assert each == pytest.approx([0.8, 0.0, 1.0, 0.0])
+    japanese = scores("token_f1", ["赤い鳥居"], [["鳥居"]], tokenizer="char")
+    assert japanese[0] == pytest.approx(2 / 3)
+
+
+def test_chrf() -> None:
+    """By the formula: F2 of the mean precision and recall of character 1-grams to 6-grams."""
+    found, each = scores("chrf", ["abcd"], [["abce", "xyz"]])
+    sizes, common = (4, 3, 2, 1), (3, 2, 1, 0)
+    both = sum(c / n for c, n in zip(common, sizes, strict=True)) / 4  # equal lengths: P is R
+    assert found == pytest.approx(both, abs=1e-6)
+    assert each == pytest.approx([found])
+    assert scores("chrf", ["鳥居です"], [["鳥居です"]])[0] == pytest.approx(1.0)

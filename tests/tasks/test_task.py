@@ -1,50 +1,17 @@
 """Tasks: rows read from files, bad ones named, splits that share rows refused."""
 
-import io
+import re
+import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, Image
-from PIL import Image as Pillow
+import yaml
+from local_rows import picture, rows, task, write
+from support import ROOT
 
 from vlmmerge.errors import ConfigError, TaskError
 from vlmmerge.tasks import Task, build_tasks, check_overlap
-
-
-def picture(colour: int) -> bytes:
-    buffer = io.BytesIO()
-    Pillow.new("RGB", (8, 8), (colour, 0, 0)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write(folder: Path, split: str, rows: list[dict[str, object]], kind: str = "parquet") -> Path:
-    folder.mkdir(exist_ok=True)
-    dataset = Dataset.from_list(rows)
-    if "image" in dataset.column_names:
-        dataset = dataset.cast_column("image", Image())
-    file = folder / f"{split}.{kind}"
-    if kind == "parquet":
-        dataset.to_parquet(file)
-    elif kind == "jsonl":
-        dataset.to_json(file, force_ascii=False)
-    else:
-        dataset.to_csv(file)
-    return file
-
-
-def task(folder: Path, **changes: object) -> Task:
-    node = {
-        "dataset": {"path": str(folder)},
-        "columns": {"references": "answers"},
-        "prompt": "Q: {question}",
-        "metric": "exact_match",
-        **changes,
-    }
-    return build_tasks({"mine": node})["mine"]
-
-
-def rows(first: int, n: int = 3) -> list[dict[str, object]]:
-    return [{"question": f"何 {i}?", "answers": [f"a{i}", "b"]} for i in range(first, first + n)]
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl"])
@@ -132,6 +99,32 @@ def test_a_prompt_reads_columns_and_nothing_else(tmp_path: Path) -> None:
         ({"colour": 1}, "unknown 'colour'"),
         ({"dataset": {"pth": "x"}}, "did you mean path"),
         ({"_target_": "os.system"}, "not of vlmmerge"),
+        ({"columns": {"references": {"a": 1}}}, "is no column's name"),
+        ({"columns": {"references": "answers", "id": ["a", "b"]}}, "columns.id"),
+        ({"max_new_tokens": 0}, "max_new_tokens: 0"),
+        ({"generation": {"temperature": 1}}, "unknown 'temperature'"),
+        ({"generation": {"stop": [""]}}, "generation.stop"),
+        ({"generation": {"max_new_tokens": "many"}}, "'many' is not a whole number"),
+        ({"fewshot": -1}, "fewshot: -1"),
+        ({"fewshot": {"k": 1}}, "unknown 'k'"),
+        ({"fewshot": {"n": 1, "split": "holdout"}}, "may not come from the holdout"),
+        ({"extract": "numbers"}, "'numbers' is not number"),
+        ({"extract": {"regex": "("}}, "extract.regex"),
+        ({"extract": {"regex": "a", "which": "best"}}, "extract.which"),
+        ({"rotations": "mean"}, "rotations"),
+        ({"rotations": "twice"}, "'twice' is not one of mean, majority"),
+        ({"mutual_information": True}, "mutual_information"),
+        ({"scored": "letter"}, "letters are of a prompt"),
+        ({"limit": 0}, "limit: 0"),
+        ({"on_bad_row": "hide"}, "on_bad_row"),
+        ({"splits": {"holdout": 1.5}}, "is not a share"),
+        ({"splits": {"holdout": 0.5, "column": "x"}}, "unknown 'column'"),
+        ({"splits": {"search": "train", "holdout": "train"}}, "are both 'train'"),
+        ({"splits": {"search": 3}}, "give split: source split"),
+        ({"kind": "perplexity", "metric": "cider"}, "metric: 'cider'"),
+        ({"fewshot": {"n": 1, "seed": "x"}}, r"fewshot\.seed: 'x'"),
+        ({"splits": {"holdout": [1]}}, "neither a split nor a share"),
+        ({"kind": "perplexity", "metric": "perplexity"}, "higher_is_better"),
     ],
 )
 def test_bad_tasks_are_refused(tmp_path: Path, changes: dict[str, object], message: str) -> None:
@@ -169,5 +162,68 @@ def test_fingerprints_follow_what_decides_a_score(tmp_path: Path) -> None:
     write(tmp_path, "search", rows(0))
     mine = task(tmp_path)
     assert mine.fingerprint == task(tmp_path).fingerprint
-    for changes in ({"prompt": "{question}"}, {"max_new_tokens": 5}, {"system": "Be short."}):
+    for changes in (
+        {"prompt": "{question}"},
+        {"max_new_tokens": 5},
+        {"system": "Be short."},
+        {"chat": False},
+        {"chat": "{{ messages }}"},
+        {"generation": {"stop": ["\n"]}},
+        {"fewshot": 2},
+        {"fewshot": {"n": 2, "seed": 1}},
+        {"extract": "number"},
+        {"filter": {"question": "x"}},
+        {"limit": 2},
+        {"splits": {"holdout": 0.5}},
+        {"on_bad_row": "skip"},
+        {"dataset": {"path": str(tmp_path), "revision": "x"}},
+    ):
         assert mine.fingerprint != task(tmp_path, **changes).fingerprint
+
+
+def test_a_fingerprint_of_the_first_version_is_what_it_was(tmp_path: Path) -> None:
+    assert task(tmp_path).fingerprint == "a103c1e262031d01"
+    # Where the rows lie decides nothing.
+    assert task(tmp_path).fingerprint == task(tmp_path / "elsewhere").fingerprint
+
+
+def test_prompts_are_whole_in_every_script(tmp_path: Path) -> None:
+    asked = {
+        "ja": "この画像には何がありますか？「{question}」",
+        "th": 'ภาพนี้คืออะไร "{question}"',
+        "ar": "ما هذا؟ «{question}»",
+        "sw": "Hii ni nini? “{question}”",
+    }
+    said = {"ja": "鳥居", "th": "ศาลเจ้า", "ar": "نخلة", "sw": "mti wa mnazi"}
+    for language, template in asked.items():
+        folder = tmp_path / language
+        write(folder, "search", [{"question": said[language], "answers": [said[language]]}])
+        (example,) = task(folder, prompt=template, language=language).load("search")
+        assert example.prompt == template.replace("{question}", said[language])
+        assert example.references == (said[language],)
+
+
+def test_the_page_about_tasks_names_every_key() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text("utf-8")
+    keys = {f.name for f in fields(Task)} - {"name"}
+    shown = {"splits" if key == "splits_by" else key for key in keys}
+    missing = {key for key in shown if not re.search(rf"`{key}[`.:]|\b{key}: ", page)}
+    assert missing == set()
+
+
+def test_the_pages_example_is_a_task() -> None:
+    page = (ROOT / "docs" / "tasks.md").read_text("utf-8")
+    shown = textwrap.dedent("\n".join(re.findall(r"^    .*$", page, re.MULTILINE)))
+    assert build_tasks(yaml.safe_load(shown))["museum_ja"].explode == "qas"
+
+
+@pytest.mark.parametrize("value", [None, 3, 0.5, "text", [], ["x"], {"x": 1}, True])
+@pytest.mark.parametrize("key", [f.name for f in fields(Task) if f.name != "name"])
+def test_a_value_of_another_type_is_refused_or_taken(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    changes = {"splits" if key == "splits_by" else key: value}
+    try:
+        task(tmp_path, **changes)
+    except (TaskError, ConfigError) as error:
+        assert key.removesuffix("_by") in str(error)  # noqa: PT017 - either is right

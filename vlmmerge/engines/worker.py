@@ -9,7 +9,7 @@ from vlmmerge.errors import EngineError
 from vlmmerge.merging import ResidentMerge
 from vlmmerge.recipes import Recipe
 from vlmmerge.scoring import Rows, Runner, Scorer, TaskScore
-from vlmmerge.tasks import Task
+from vlmmerge.tasks import AnyTask
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Worker:
         self,
         alignment: Alignment,
         resident: Recipe,
-        tasks: Mapping[str, Task],
+        tasks: Mapping[str, AnyTask],
         device: str,
         threads: int | None,
     ) -> None:

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 
 import evaluate
 
-from vlmmerge.metrics.module import metric_info
+from vlmmerge.metrics.module import metric_info, pairs, scored
+from vlmmerge.metrics.text import fold
 
 
 class ExactMatch(evaluate.Metric):
-    """`compute(predictions=[str], references=[[str]], ignore_case=False)`.
+    """`compute(predictions=[str], references=[[str]], ignore_case=False, nfkc=False)`.
 
-    Returns `exact_match` in [0, 1] and `per_example`. `tokenizer` is taken and not used: every
-    metric has it.
+    Returns `exact_match` in [0, 1] and `per_example`. `nfkc` folds full-width forms and drops CJK
+    punctuation. `tokenizer` is taken and not used: every metric has it.
     """
 
     def _info(self) -> evaluate.MetricInfo:
@@ -23,12 +24,14 @@ class ExactMatch(evaluate.Metric):
         references: Sequence[Sequence[str]],
         tokenizer: str | None = None,
         ignore_case: bool = False,
+        nfkc: bool = False,
     ) -> dict[str, object]:
-        def fold(text: str) -> str:
-            return text.strip().casefold() if ignore_case else text.strip()
+        def alike(text: str) -> str:
+            text = (fold(text) if nfkc else text).strip()
+            return text.casefold() if ignore_case else text
 
         scores = [
-            float(fold(prediction) in {fold(target) for target in targets})
-            for prediction, targets in zip(predictions, references, strict=True)
+            float(alike(prediction) in {alike(target) for target in targets})
+            for prediction, targets in pairs(predictions, references)
         ]
-        return {"exact_match": sum(scores) / len(scores), "per_example": scores}
+        return scored("exact_match", scores)

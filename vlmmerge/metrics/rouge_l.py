@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import evaluate
 from rouge_score import rouge_scorer, tokenizers
 
-from vlmmerge.metrics.module import metric_info
+from vlmmerge.metrics.module import announce, metric_info, pairs, scored
 from vlmmerge.metrics.text import Tokenize
 from vlmmerge.metrics.text import tokenizer as text_tokenizer
 
@@ -16,12 +16,12 @@ class _Named(tokenizers.Tokenizer):
     def __init__(self, tokenize: Tokenize) -> None:
         self._tokenize = tokenize
 
-    def tokenize(self, text: str) -> list[str]:
+    def tokenize(self, text: str) -> Sequence[str]:
         return self._tokenize(text)
 
 
 class RougeL(evaluate.Metric):
-    """`compute(predictions=[str], references=[[str]], tokenizer=...)`.
+    """`compute(predictions=[str], references=[[str]], tokenizer=..., lowercase=True)`.
 
     Returns `rouge_l` in [0, 1] and `per_example`.
     """
@@ -38,10 +38,13 @@ class RougeL(evaluate.Metric):
         predictions: Sequence[str],
         references: Sequence[Sequence[str]],
         tokenizer: str = "whitespace",
+        lowercase: bool = True,
     ) -> dict[str, object]:
-        scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=_Named(text_tokenizer(tokenizer)))
+        announce(self.info, "rouge_l", tokenizer)
+        tokenize = _Named(text_tokenizer(tokenizer, lowercase))
+        scorer = rouge_scorer.RougeScorer(["rougeL"], tokenizer=tokenize)
         scores = [
-            float(scorer.score_multi(list(targets), prediction)["rougeL"].fmeasure)
-            for prediction, targets in zip(predictions, references, strict=True)
+            float(scorer.score_multi(texts, prediction)["rougeL"].fmeasure)
+            for prediction, texts in pairs(predictions, references, tokenizer)
         ]
-        return {"rouge_l": sum(scores) / len(scores), "per_example": scores}
+        return scored("rouge_l", scores)

@@ -1,12 +1,12 @@
 """VQA accuracy: agreement with ten people's answers (Antol et al., 1505.00468)."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 
 import evaluate
 
-from vlmmerge.metrics.module import metric_info
+from vlmmerge.metrics.module import metric_info, pairs, scored
+from vlmmerge.metrics.text import fold
 
 ANNOTATORS = 10
 
@@ -35,26 +35,8 @@ y'alld've:y'all'd've y'all'dve:y'all'd've youd:you'd youd've:you'd've you'dve:yo
 youre:you're youve:you've
 """
 CONTRACTIONS = dict(pair.split(":") for pair in _CONTRACTIONS.split())
-NUMBERS = dict(
-    zip(
-        [
-            "none",
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-        ],
-        ["0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"],
-        strict=True,
-    )
-)
+_DIGITS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+NUMBERS = {"none": "0"} | {word: str(number) for number, word in enumerate(_DIGITS)}
 ARTICLES = ("a", "an", "the")
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 
@@ -68,8 +50,7 @@ def normalise(answer: str, nfkc: bool = False) -> str:
     `nfkc` first folds full-width forms and drops CJK punctuation, for answers in those scripts.
     """
     if nfkc:
-        answer = unicodedata.normalize("NFKC", answer)
-        answer = answer.translate({ord(mark): None for mark in "。、「」『』・"})
+        answer = fold(answer)
     answer = answer.replace("\n", " ").replace("\t", " ").strip()
     without = answer
     for mark in PUNCTUATION:
@@ -127,6 +108,6 @@ class VqaAccuracy(evaluate.Metric):
                 strict,
                 nfkc,
             )
-            for prediction, answers in zip(predictions, references, strict=True)
+            for prediction, answers in pairs(predictions, references)
         ]
-        return {"vqa_accuracy": sum(scores) / len(scores), "per_example": scores}
+        return scored("vqa_accuracy", scores)

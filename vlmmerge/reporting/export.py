@@ -11,10 +11,10 @@ from vlmmerge.reporting.gallery import gallery_row
 from vlmmerge.reporting.page import page
 from vlmmerge.reporting.results import report_splits, results_of, verdict
 from vlmmerge.search import Journal
-from vlmmerge.tasks import Task
+from vlmmerge.tasks import AnyTask
 
 
-def export(best: Recipe, journal: Journal, tasks: Mapping[str, Task], output: Path) -> None:
+def export(best: Recipe, journal: Journal, tasks: Mapping[str, AnyTask], output: Path) -> None:
     """Write what a search hands back. What is there already, from before a kill, is kept."""
     if journal.find("gallery") is None:
         journal.append(gallery_row(journal, tasks, report_splits(journal)))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from vlmmerge.search import Journal, Row
-from vlmmerge.tasks import Picture, Task
+from vlmmerge.tasks import AnyTask, Picture
 
 PER_TASK = 4  # rows of the holdout; of each further split half as many
 SIDE = 256  # pixels at most
 
 
-def gallery_row(journal: Journal, tasks: Mapping[str, Task], splits: list[str]) -> Row:
+def gallery_row(journal: Journal, tasks: Mapping[str, AnyTask], splits: list[str]) -> Row:
     """A journal row with pictures, questions and references of rows drawn by the search's seed."""
     rng = np.random.default_rng([journal.header["config"]["seed"], 1])
     drawn: list[dict[str, Any]] = []

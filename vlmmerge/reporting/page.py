@@ -14,7 +14,7 @@ from vlmmerge.search import Journal
 _TEMPLATES = Path(__file__).parent / "templates"
 
 # Metrics whose rows have no highest score; of the others a row of 1 is fully right.
-_UNBOUNDED = ("cider",)
+_UNBOUNDED = ("cider", "judge")
 
 
 def page(journals: Sequence[Journal]) -> str:
@@ -130,6 +130,8 @@ def _cell(score: Mapping[str, Any] | None) -> dict[str, str]:
         for rate, text in (("empty", "empty"), ("wrong_language", "not in the language"))
         if score.get(rate, 0) >= 0.005
     ]
+    if unread := score.get("metrics", {}).get("judge_unread"):
+        odd.append(f"{100 * unread:.0f} % of verdicts not read")
     return {
         "value": f"{score['mean']:.3f}",
         "interval": f"{score['low']:.3f} to {score['high']:.3f}",
@@ -152,8 +154,8 @@ def _gallery(journal: Journal) -> list[dict[str, Any]]:
                 {
                     "system": system,
                     "text": scores["answers"][entry["row"]],
-                    "score": f"{score:.2f}",
-                    "full": bounded and score >= 1.0,
+                    "score": "not read" if score is None else f"{score:.2f}",
+                    "full": bounded and score is not None and score >= 1.0,
                 }
             )
         extra = entry["split"] != journal.header["splits"]["holdout"]

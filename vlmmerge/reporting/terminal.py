@@ -65,7 +65,8 @@ def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_scores(results: Mapping[str, Any], split: str) -> None:
     """An evaluation: a line for each task."""
-    columns = ("task", "metric", "mean", "95 % interval", "n", "empty", "wrong language")
+    odd = ("empty", "unparsable", "wrong_language")
+    columns = ("task", "metric", "mean", "95 % interval", "n", *(o.replace("_", " ") for o in odd))
     table = _table(split, *columns, names=2)
     for task, score in results.items():
         table.add_row(
@@ -74,10 +75,21 @@ def print_scores(results: Mapping[str, Any], split: str) -> None:
             f"{score['mean']:.3f}",
             f"{score['low']:.3f} to {score['high']:.3f}",
             str(score["n"]),
-            f"{100 * score['empty']:.0f} %",
-            f"{100 * score['wrong_language']:.0f} %",
+            *(f"{100 * score[rate]:.0f} %" for rate in odd),
         )
-    Console(highlight=False).print(table)
+    console = Console(highlight=False)
+    console.print(table)
+    for task, score in results.items():
+        if unread := score["metrics"].get("judge_unread"):
+            console.print(
+                f"{task}: {100 * unread:.0f} % of the judge's verdicts could not be read,"
+                " and are in no mean",
+                markup=False,
+            )
+        if skipped := score["skipped"]:
+            console.print(
+                f"{task}: {len(skipped)} rows left out; results.json says why", markup=False
+            )
 
 
 def print_comparison(reference: str, differences: Mapping[str, Mapping[str, Any]]) -> None:

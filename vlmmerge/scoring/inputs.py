@@ -1,16 +1,14 @@
-"""Encoded examples as a model's inputs: padded, and with image features that are computed once."""
+"""Encoded examples as a model's inputs: padded, with pictures as features or as pixels."""
 
 import inspect
-from collections.abc import Mapping, Sequence
-from threading import Lock
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from vlmmerge.scoring.encoding import Encoded, Encoder, PictureKey
+from vlmmerge.scoring.encoding import Encoded, Encoder
+from vlmmerge.scoring.features import Features, joined_pixels, shapes
 
 if TYPE_CHECKING:
     import torch
-
-BATCH = 128  # pictures of one pass through the vision tower, at most
 
 
 class Inputs:
@@ -19,15 +17,24 @@ class Inputs:
     def __init__(self, model: Any, encoder: Encoder) -> None:
         self._model = model
         self._encoder = encoder
-        self._features: dict[PictureKey, torch.Tensor] = {}
-        self.shares_features: bool | None = None  # None: not tried yet
-        self._computing = Lock()
+        self._taken = inspect.signature(model.forward).parameters.keys()
+        self.features = Features(model, encoder.pixels)
+        self.shares_features = False  # until a check says so
 
-    def collate(self, rows: Sequence[Encoded], side: Literal["left", "right"]) -> dict[str, Any]:
-        """Inputs of one forward pass, padded on `side`; image features where the model takes them.
+    def collate(
+        self,
+        rows: Sequence[Encoded],
+        side: Literal["left", "right"] = "left",
+        features: bool | None = None,
+    ) -> dict[str, Any]:
+        """Inputs of one forward pass, padded on `side`; `features`: other than as checked.
 
         All rows have pictures, or none.
         """
+        return self.text(rows, side) | self.pictures(rows, features)
+
+    def text(self, rows: Sequence[Encoded], side: Literal["left", "right"]) -> dict[str, Any]:
+        """Token ids, mask, and what else there is a number a token of."""
         import torch
 
         width = max(len(row.ids) for row in rows)
@@ -44,62 +51,48 @@ class Inputs:
             "input_ids": matrix([padded(row.ids, pad) for row in rows]),
             "attention_mask": matrix([padded([1] * len(row.ids), 0) for row in rows]),
         }
-        for name in rows[0].extras:
+        for name in self.typed(rows[0]):
             inputs[name] = matrix([padded(row.extras[name], 0) for row in rows])
-        keys = [row.pictures for row in rows if row.pictures]
-        if keys and self._prepare(keys):
-            inputs["mm_encoder_outputs"] = self._encoder_outputs(keys)
-        elif keys:
-            inputs |= self._pixels(keys)
+        for name, value in rows[0].others.items():
+            if name in self._taken:
+                assert len(rows) == 1
+                inputs[name] = value.to(self._model.device)
         return inputs
 
-    def _prepare(self, keys: Sequence[PictureKey]) -> bool:
-        """Compute features of pictures that have none yet; whether the model takes features."""
-        with self._computing:
-            if self.shares_features is None:
-                self.shares_features = self._try_sharing(keys[0])
-            if self.shares_features:
-                self._compute(keys)
-            return self.shares_features
+    def pictures(self, rows: Sequence[Encoded], features: bool | None = None) -> dict[str, Any]:
+        """Features of the rows' pictures, or their pixels."""
+        keys = [row.pictures for row in rows if row.pictures]
+        if not keys:
+            return {}
+        if self.shares_features if features is None else features:
+            return {"mm_encoder_outputs": self.features.outputs(keys)}
+        pixels = joined_pixels([self._encoder.pixels(key) for key in keys], self._model.device)
+        return {name: value for name, value in pixels.items() if name in self._taken}
 
-    def _try_sharing(self, key: PictureKey) -> bool:
-        """Whether image features may be computed once: tried, not looked up.
-
-        The model takes precomputed features and gives, for one picture, the logits it gives for the
-        pixels themselves.
-        """
+    def sizes(self, rows: Sequence[Encoded]) -> dict[str, Any]:
+        """Tables of whole numbers, a row a picture: what positions are computed from (M-RoPE)."""
         import torch
 
-        takes = "mm_encoder_outputs" in inspect.signature(self._model.forward).parameters
-        if not takes or len(key) != 1:
-            return False
-        self._compute([key])
-        image = self._model.config.image_token_id
-        ids = torch.full((1, len(self._features[key])), image, device=self._model.device)
-        with torch.inference_mode():
-            plain = self._model(input_ids=ids, **self._pixels([key])).logits
-            outputs = self._encoder_outputs([key])
-            shared = self._model(input_ids=ids, mm_encoder_outputs=outputs).logits
-        return torch.allclose(plain, shared, rtol=1e-4, atol=1e-5)
+        keys = [row.pictures for row in rows if row.pictures]
+        found: dict[str, list[torch.Tensor]] = {}
+        for key in keys:
+            for name, value in self._encoder.pixels(key).items():
+                if isinstance(value, torch.Tensor) and value.dim() == 2:
+                    found.setdefault(name, []).append(value)
+        return {
+            name: torch.cat(values).to(self._model.device)
+            for name, values in found.items()
+            if name in self._taken and not values[0].is_floating_point()
+        }
 
-    def _compute(self, keys: Sequence[PictureKey]) -> None:
-        import torch
+    def typed(self, row: Encoded) -> list[str]:
+        """The row's extras that the model takes."""
+        return [name for name in row.extras if name in self._taken and name != "labels"]
 
-        new = list(dict.fromkeys(key for key in keys if key not in self._features))
-        for start in range(0, len(new), BATCH):
-            batch = new[start : start + BATCH]
-            with torch.inference_mode():
-                encoded = self._model.get_image_features(**self._pixels(batch))
-            self._features.update(zip(batch, encoded.pooler_output, strict=True))
-
-    def _pixels(self, keys: Sequence[PictureKey]) -> dict[str, "torch.Tensor"]:
-        import torch
-
-        pixels = [self._encoder.pixels[key] for key in keys]
-        return {n: torch.cat([p[n] for p in pixels]).to(self._model.device) for n in pixels[0]}
-
-    def _encoder_outputs(self, keys: Sequence[PictureKey]) -> Mapping[str, Any]:
-        from transformers.modeling_outputs import BaseModelOutputWithPooling
-
-        features: Any = [self._features[key] for key in keys]
-        return {"image": BaseModelOutputWithPooling(pooler_output=features)}
+    def kind(self, row: Encoded) -> Hashable:
+        """What rows of one batch have in common."""
+        alone = id(row) if row.others else None
+        shape = None
+        if row.pictures and not self.shares_features:
+            shape = shapes(self._encoder.pixels(row.pictures))
+        return bool(row.pictures), alone, shape

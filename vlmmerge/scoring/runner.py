@@ -4,21 +4,23 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from vlmmerge.anatomy import Anatomy
 from vlmmerge.anatomy.anatomy import load_config, model_class
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.errors import ConfigError, EngineError
+from vlmmerge.scoring.answering import Answering
+from vlmmerge.scoring.batching import BATCH, Halving, batches
 from vlmmerge.scoring.encoding import Encoded, Encoder
 from vlmmerge.scoring.inputs import Inputs
 
-if TYPE_CHECKING:
-    import torch
-
-BATCH = 128  # rows of one forward pass, at most
+# Bytes that a batch on a CPU may take, by an estimate from above; on another device it is a share.
+BUDGET = 1 << 30
+SHARE = 0.25
+SMALL = 8 << 20  # of those bytes, what is not worth a batch on another thread
 
 T = TypeVar("T")
 
@@ -38,13 +40,14 @@ def check_device(device: str, where: str) -> None:
 class Pending(Generic[T]):
     """Answers under way: the batches' futures, and how they come together again."""
 
-    batches: Sequence[Future[dict[int, T]]]
+    batches: Sequence[Future[dict[int, Any]]]
+    gather: Callable[[list[Any]], list[T]] = list
 
     def result(self) -> list[T]:
         """The answers, in the order of what was asked. Raises what a batch raised."""
         parts = [batch.result() for batch in self.batches]
         found = dict(chain.from_iterable(part.items() for part in parts))
-        return [found[i] for i in range(len(found))]
+        return self.gather([found[i] for i in range(len(found))])
 
     def settle(self) -> None:
         """Come to rest: drop what is not begun, wait for what is."""
@@ -79,90 +82,105 @@ class Runner:
         self.anatomy = Anatomy.of(config)
         self.encoder = Encoder(checkpoint.path, has_vision=bool(self.anatomy.frozen))
         self.inputs = Inputs(self.model, self.encoder)
-        workers = (threads or cores()) if on_cpu else 1
-        self._pool = ThreadPoolExecutor(workers, initializer=_alone if on_cpu else None)
+        self._answering = Answering(self.model, self.encoder, self.inputs)
+        self._halving = Halving()
+        self._workers = (threads or cores()) if on_cpu else 1
+        self._pool = ThreadPoolExecutor(self._workers, initializer=_alone if on_cpu else None)
 
-    def generate(self, prompts: Sequence[Encoded], max_new_tokens: int) -> Pending[tuple[str, int]]:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is not as it might be: a processor in part, what cannot be shared, less memory."""
+        return (*self.encoder.notes, *self._answering.sharing.notes, *self._halving.notes)
+
+    def generate(
+        self, prompts: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()
+    ) -> Pending[tuple[str, int]]:
         """Greedy answers and how many tokens each took; the same for any batch size.
 
-        Their result raises `EngineError` where the logits are not numbers.
+        An answer ends before the first of the texts in `stop`. Their result raises `EngineError`
+        where the logits are not numbers, or memory does not suffice for a row.
         """
-        return self._submit(lambda rows: self._generate(rows, max_new_tokens), prompts)
+        return Pending(
+            self._submit(
+                lambda rows: self._answering.generate(rows, max_new_tokens, stop),
+                prompts,
+                max_new_tokens,
+            )
+        )
 
     def option_log_likelihoods(self, prompts: Sequence[Encoded]) -> Pending[list[float]]:
         """The log-likelihood of every option of every prompt, summed over its tokens.
 
-        Their result raises `EngineError` where the logits are not numbers.
+        Their result raises `EngineError` where the logits are not numbers, or memory does not
+        suffice for an option.
         """
-        return self._submit(self._weigh_options, prompts)
+        rows = [replace(p, options=(option,)) for p in prompts for option in p.options]
+
+        def regrouped(scores: list[float]) -> list[list[float]]:
+            ordered = iter(scores)
+            return [[next(ordered) for _ in prompt.options] for prompt in prompts]
+
+        return Pending(self._submit(self._answering.log_likelihoods, rows, 0), regrouped)
+
+    def perplexities(self, prompts: Sequence[Encoded]) -> Pending[tuple[float, int, int]]:
+        """The log-likelihood of every prompt's continuation, its tokens and its bytes.
+
+        Their result raises as that of options does.
+        """
+
+        def counted(scores: list[float]) -> list[tuple[float, int, int]]:
+            return [
+                (score, len(prompt.options[0]), prompt.continuation_bytes)
+                for score, prompt in zip(scores, prompts, strict=True)
+            ]
+
+        return Pending(self._submit(self._answering.log_likelihoods, prompts, 0), counted)
 
     def _submit(
-        self, answer: Callable[[Sequence[Encoded]], list[T]], prompts: Sequence[Encoded]
-    ) -> Pending[T]:
+        self,
+        answer: Callable[[Sequence[Encoded]], list[T]],
+        rows: Sequence[Encoded],
+        room: int,
+    ) -> list[Future[dict[int, T]]]:
         def numbered(batch: Sequence[int]) -> dict[int, T]:
-            return dict(zip(batch, answer([prompts[i] for i in batch]), strict=True))
+            answers = self._halving.answer(answer, [rows[i] for i in batch])
+            return dict(zip(batch, answers, strict=True))
 
-        return Pending([self._pool.submit(numbered, batch) for batch in batches(prompts)])
+        try:
+            # What rows share decides which of them go together.
+            for pictured in {bool(row.pictures) for row in rows}:
+                self._answering.sharing.of([r for r in rows if bool(r.pictures) == pictured])
+        except EngineError as error:
+            failed: Future[dict[int, T]] = Future()
+            failed.set_exception(error)
+            return [failed]
+        cost = self._cost(room)
+        limit = BATCH
+        if sum(map(cost, rows)) > self._workers * SMALL:
+            limit = min(BATCH, -(-len(rows) // self._workers))
+        ordered = batches(rows, self.inputs.kind, cost, self._budget(), limit)
+        return [self._pool.submit(numbered, batch) for batch in ordered]
 
-    def _generate(self, prompts: Sequence[Encoded], max_new_tokens: int) -> list[tuple[str, int]]:
+    def _cost(self, room: int) -> Callable[[Encoded], int]:
+        """Bytes of a row's keys and values, at most, and of the logits of its option."""
+        text = self.model.config.get_text_config()
+        size = self.model.dtype.itemsize
+        token = 2 * text.num_hidden_layers * text.hidden_size * size
+
+        def cost(row: Encoded) -> int:
+            behind = len(row.options[0]) if row.options and not room else 0
+            cached = (len(row.ids) + room + behind) * token
+            return int(cached + behind * text.vocab_size * size)
+
+        return cost
+
+    def _budget(self) -> int:
         import torch
-        from transformers import GenerationConfig, LogitsProcessorList
 
-        defaults = self.model.generation_config
-        pad = self.encoder.tokenizer.pad_token_id
-        config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=max_new_tokens,
-            eos_token_id=defaults.eos_token_id or self.encoder.tokenizer.eos_token_id,
-            pad_token_id=defaults.eos_token_id if pad is None else pad,
-        )
-        inputs = self.inputs.collate(prompts, side="left")
-        with torch.inference_mode():
-            produced = self.model.generate(
-                **inputs,
-                generation_config=config,
-                logits_processor=LogitsProcessorList([_refuse_nan]),
-            )[:, inputs["input_ids"].shape[1] :]
-        lengths = (produced != config.pad_token_id).sum(1).tolist()
-        return list(zip(self.encoder.decode(produced.tolist()), lengths, strict=True))
-
-    def _weigh_options(self, prompts: Sequence[Encoded]) -> list[list[float]]:
-        import torch
-
-        asked = [(prompt, option) for prompt in prompts for option in prompt.options]
-        inputs = self.inputs.collate([_joined(*pair) for pair in asked], side="right")
-        with torch.inference_mode():
-            logits = self.model(**inputs, use_cache=False).logits
-        scores = []
-        for row, (prompt, option) in zip(logits, asked, strict=True):
-            start = len(prompt.ids)
-            predicted = row[start - 1 : start - 1 + len(option)].float()
-            if bool(predicted.isnan().any()):
-                raise EngineError("the model's logits are not numbers (NaN)")
-            target = torch.tensor(option, device=predicted.device)[:, None]
-            scores.append(float(predicted.log_softmax(-1).gather(1, target).sum()))
-        ordered = iter(scores)
-        return [[next(ordered) for _ in prompt.options] for prompt in prompts]
-
-
-def batches(rows: Sequence[Encoded]) -> Iterator[list[int]]:
-    """Indices of rows in batches of like kind and length: text apart from pictures.
-
-    The options of a row count each.
-    """
-    order = sorted(range(len(rows)), key=lambda i: (bool(rows[i].pictures), len(rows[i].ids), i))
-    batch: list[int] = []
-    size = 0
-    for i in order:
-        weight = len(rows[i].options) or 1
-        other = batch and bool(rows[batch[0]].pictures) != bool(rows[i].pictures)
-        if batch and (size + weight > BATCH or other):
-            yield batch
-            batch, size = [], 0
-        batch.append(i)
-        size += weight
-    if batch:
-        yield batch
+        if self.model.device.type != "cuda":
+            return BUDGET
+        free, _ = torch.cuda.mem_get_info(self.model.device)
+        return int(SHARE * free)
 
 
 def cores() -> int:
@@ -191,15 +209,3 @@ def _no_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
-
-
-def _joined(prompt: Encoded, option: Sequence[int]) -> Encoded:
-    """A prompt with an option behind it."""
-    extras = {name: (*values, *[0] * len(option)) for name, values in prompt.extras.items()}
-    return Encoded((*prompt.ids, *option), extras, prompt.pictures)
-
-
-def _refuse_nan(input_ids: "torch.Tensor", scores: "torch.Tensor") -> "torch.Tensor":
-    if bool(scores.isnan().any()):
-        raise EngineError("the model's logits are not numbers (NaN)")
-    return scores

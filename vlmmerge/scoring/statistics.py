@@ -1,5 +1,6 @@
 """Intervals by bootstrap: rows are drawn with replacement, those about one picture together."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,18 @@ class Bootstrap:
             totals = weights.sum(1, keepdims=True)
             self._weights[task] = weights / np.where(totals == 0, 1, totals)
 
-    def means(self, task: str, per_example: Sequence[float]) -> Floats:
-        """The task's mean in every resample, [RESAMPLES]."""
-        return self._weights[task] @ np.asarray(per_example, np.float64)
+    def means(self, task: str, per_example: Sequence[float | None]) -> Floats:
+        """The task's mean in every resample, [RESAMPLES]; rows without a score (None) left out."""
+        scores, weights = np.asarray(per_example, np.float64), self._weights[task]
+        known = ~np.isnan(scores)
+        if known.all():
+            return weights @ scores
+        weights, scores = weights[:, known], scores[known]
+        totals = weights.sum(1)
+        # A resample may hold no row that has a score.
+        return np.where(
+            totals > 0, weights @ scores / np.where(totals > 0, totals, 1), scores.mean()
+        )
 
 
 def interval(value: float, resampled: Floats) -> Interval:
@@ -63,3 +73,13 @@ def interval(value: float, resampled: Floats) -> Interval:
     tail = 50 * (1 - LEVEL)
     low, high = np.percentile(resampled, [tail, 100 - tail])
     return Interval(float(value), float(low), float(high))
+
+
+def known(per_example: Sequence[float]) -> list[float]:
+    """The scores of rows that have one; NaN stands where a judge's verdict was not read."""
+    return [score for score in per_example if not math.isnan(score)]
+
+
+def or_none(score: float) -> float | None:
+    """A row's score as it is written down: None where it has none."""
+    return None if math.isnan(score) else score

@@ -7,6 +7,7 @@ from typing import Any
 from vlmmerge.engines import Outcome
 from vlmmerge.recipes import Recipe
 from vlmmerge.scoring import TaskScore
+from vlmmerge.scoring.statistics import or_none
 from vlmmerge.search.journal import Row
 
 # What is kept of a single row's score.
@@ -59,7 +60,7 @@ def to_row(plan: Plan, outcome: Outcome, objective: float | None) -> Row:
 def _score_row(score: TaskScore, keep_rows: bool, keep_answers: bool) -> Row:
     row: Row = score.summary()
     if keep_rows:
-        row["per_example"] = [round(value, DECIMALS) for value in score.per_example]
+        row["per_example"] = [or_none(round(value, DECIMALS)) for value in score.per_example]
     if keep_answers:
         row["answers"] = list(score.answers)
     return row

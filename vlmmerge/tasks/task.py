@@ -2,37 +2,47 @@
 
 import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from vlmmerge.config import build, check_keys
 from vlmmerge.errors import TaskError
-from vlmmerge.tasks.example import Example, Picture
-from vlmmerge.tasks.rows import load_rows, splits_of
+from vlmmerge.tasks.checking import check
+from vlmmerge.tasks.example import Example
+from vlmmerge.tasks.lm_eval import LmEvalTask
+from vlmmerge.tasks.loading import Key, Skipped, load, split_names
+from vlmmerge.tasks.splitting import HOLDOUT, SEARCH
 
-_COLUMNS = ("image", "images", "references", "options", "answer", "id")
-_NAME = re.compile(r"\{(\w+)\}")
+# Fields of the first tasks. Later ones are in a fingerprint only where they say something, so that
+# a field that is added changes no fingerprint.
+_FIRST = (
+    *("columns", "prompt", "metric", "kind", "system", "language", "tokenizer", "metrics"),
+    *("max_new_tokens", "normalization", "higher_is_better", "metric_options"),
+)
+
+Columns = Mapping[str, str | Sequence[str]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """A task as its YAML describes it.
+    """A task as its YAML describes it; docs/tasks.md says it at length.
 
-    `dataset`: `path` (a hub id or a folder; parquet, json, csv with `data_files` by split), `name`,
-    `revision`. `columns`: where image(s), references, options and answer (an index, a letter or an
-    option's text) are found. `prompt` and `system` are templates over the columns, as `{question}`.
-    `normalization`: how a multiple-choice option's log-likelihood is scaled.
+    `dataset`: `path` (a hub id or a folder; parquet, jsonl, csv, txt, images), `name` (a config, or
+    several that follow each other), `revision`, `data_files` by split, `data_dir`. `columns`: where
+    image(s), references, options and answer are found, nested ones by dotted names. `prompt` is a
+    template over the columns, as `{question}`; `{options}` lists a multiple choice's options.
+    `system` is a text. `chat`: the model's chat template (true), none (false), or one of the
+    task's own. `splits`: names, or a share (see `shares`).
     """
 
     name: str
     dataset: Mapping[str, Any]
-    columns: Mapping[str, str]
+    columns: Columns
     prompt: str
     metric: str
-    kind: Literal["generate", "multiple_choice"] = "generate"
+    kind: Literal["generate", "multiple_choice", "perplexity"] = "generate"
     system: str | None = None
     language: str | None = None
     tokenizer: str | None = None
@@ -41,139 +51,138 @@ class Task:
     normalization: Literal["sum", "token", "char", "byte"] = "sum"
     higher_is_better: bool = True
     metric_options: Mapping[str, Any] = field(default_factory=dict)
+    # How it is asked.
+    chat: bool | str = True
+    generation: Mapping[str, Any] = field(default_factory=dict)  # max_new_tokens, stop
+    fewshot: int | Mapping[str, Any] = 0  # or {n, seed, split}
+    # How it is answered.
+    answered_by: Literal["likelihood", "generation"] = "likelihood"
+    scored: Literal["text", "letter"] = "text"
+    delimiter: str = ""  # stands before an option whose likelihood is taken
+    mutual_information: bool | str = False  # true, or the prompt that says nothing
+    rotations: Literal["mean", "majority"] | None = None
+    extract: str | Mapping[str, str] | None = None  # number, or {regex, which}
+    blank_wrong_language: bool = False  # an answer in another language counts as empty
+    # Which rows there are.
+    filter: Mapping[str, Any] | None = None
+    explode: str | None = None
+    splits_by: Mapping[str, Any] | None = None  # `splits` in YAML
+    limit: int | None = None  # of a split of the dataset
+    seed: int = 0
+    streaming: bool = False
+    max_pixels: int = 64 * 1024 * 1024
+    on_bad_row: Literal["refuse", "skip"] = "refuse"
 
     def __post_init__(self) -> None:
-        where = f"tasks.{self.name}"
-        if self.kind not in ("generate", "multiple_choice"):
-            raise TaskError(f"{where}.kind: {self.kind!r} is not generate or multiple_choice")
-        if self.normalization not in ("sum", "token", "char", "byte"):
-            raise TaskError(f"{where}.normalization: {self.normalization!r} is not known")
-        unknown = self.columns.keys() - set(_COLUMNS)
-        if unknown:
-            raise TaskError(
-                f"{where}.columns: {min(unknown)!r} is not one of {', '.join(_COLUMNS)}"
-            )
-        needed = ("options", "answer") if self.kind == "multiple_choice" else ("references",)
-        for column in needed:
-            if column not in self.columns:
-                raise TaskError(f"{where}.columns: {self.kind} needs {column}")
+        check(self)
+
+    @property
+    def where(self) -> str:
+        """How messages name it."""
+        return f"tasks.{self.name}"
 
     @property
     def fingerprint(self) -> str:
         """A hash of all that decides a score but the rows, wherever they lie."""
-        asked = {k: v for k, v in asdict(self).items() if k not in ("name", "dataset")}
+        asked = {
+            f.name: value
+            for f in fields(self)
+            if f.name not in ("name", "dataset")
+            and ((value := self.__dict__[f.name]) != _DEFAULTS.get(f.name) or f.name in _FIRST)
+        }
+        if source := {k: self.dataset[k] for k in ("name", "revision") if self.dataset.get(k)}:
+            asked["dataset"] = source
         return hashlib.sha256(_canonical(asked).encode()).hexdigest()[:16]
 
+    @cached_property
+    def content(self) -> str:
+        """All that it says, as text."""
+        return _canonical(asdict(self))
+
+    @property
+    def has_pictures(self) -> bool:
+        return "image" in self.columns or "images" in self.columns
+
+    @property
+    def new_tokens(self) -> int:
+        """How many tokens an answer may have."""
+        tokens: int = self.generation.get("max_new_tokens", self.max_new_tokens)
+        return tokens
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """Texts that end an answer."""
+        given = self.generation.get("stop") or ()
+        return (given,) if isinstance(given, str) else tuple(given)
+
+    @property
+    def share(self) -> float | None:
+        """The share of the rows that is held out, where the task divides a split itself."""
+        held = (self.splits_by or {}).get(HOLDOUT)
+        return None if isinstance(held, bool | str) or held is None else float(held)
+
+    @property
+    def shots(self) -> int:
+        """How many questions are shown with their answers before each."""
+        number: int = self._fewshot.get("n", 0)
+        return number
+
+    @property
+    def shots_seed(self) -> int:
+        seed: int = self._fewshot.get("seed", 0)
+        return seed
+
+    @property
+    def shots_from(self) -> str:
+        return str(self._fewshot.get("split", SEARCH))
+
+    @property
+    def _fewshot(self) -> Mapping[str, Any]:
+        return self.fewshot if isinstance(self.fewshot, Mapping) else {"n": self.fewshot}
+
     def splits(self) -> list[str]:
-        """The splits that the dataset has. Raises `TaskError` where it cannot be read."""
-        return splits_of(self.dataset, f"tasks.{self.name}")
+        """The splits that the task has. Raises `TaskError` where its dataset cannot be read."""
+        return split_names(self)
 
     def load(self, split: str) -> tuple[Example, ...]:
-        """Every row of a split. Raises `TaskError` naming task, row and column."""
-        if split not in self.splits():
-            raise TaskError(
-                f"tasks.{self.name}: has no split {split!r}; {', '.join(self.splits())}"
-            )
-        return _load(_Frozen(self), split)
+        """Every usable row of a split. Raises `TaskError` naming task, row and column."""
+        return load(Key(self), split).examples
 
-    def _example(self, row: Mapping[str, Any], index: int) -> Example:
-        where = f"tasks.{self.name}: row {index}"
-        for column in (*self.columns.values(), *_NAME.findall(self.prompt)):
-            if row.get(column) is None:
-                raise TaskError(f"{where}: column {column!r} is missing or empty")
-        found = {key: row[column] for key, column in self.columns.items()}
-        images = [found["image"]] if "image" in found else list(found.get("images", ()))
-        prompt = _NAME.sub(lambda match: str(row[match[1]]), self.prompt)
-        options: tuple[str, ...] = ()
-        if self.kind == "multiple_choice":
-            options = tuple(str(option) for option in found["options"])
-            found["references"] = options[_answer_index(found["answer"], options, where)]
-        references = _strings(found["references"])
-        if not references:
-            raise TaskError(f"{where}: column {self.columns['references']!r} holds no reference")
-        pictures = tuple(Picture.of(image) for image in images)
-        return Example(str(found.get("id", index)), prompt, references, pictures, options)
+    def skipped(self, split: str) -> tuple[Skipped, ...]:
+        """The rows of a split that are left out, with `on_bad_row: skip`."""
+        return load(Key(self), split).skipped
 
 
-@dataclass(frozen=True, eq=False)
-class _Frozen:
-    """A task as a cache key, which a dataclass of mappings cannot be itself."""
-
-    task: Task
-
-    @cached_property
-    def key(self) -> str:
-        return _canonical(asdict(self.task))
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Frozen) and self.key == other.key
+_DEFAULTS = {
+    f.name: f.default_factory() if callable(f.default_factory) else f.default for f in fields(Task)
+}
 
 
 def _canonical(content: object) -> str:
     return json.dumps(content, sort_keys=True, ensure_ascii=False, default=str)
 
 
-@lru_cache(maxsize=64)
-def _load(key: _Frozen, split: str) -> tuple[Example, ...]:
-    task = key.task
-    rows = load_rows(task.dataset, split, f"tasks.{task.name}")
-    examples = tuple(task._example(row, i) for i, row in enumerate(rows))
-    if not examples:
-        raise TaskError(f"tasks.{task.name}: split {split} is empty")
-    return examples
+# What has splits of rows and a metric; only a scorer and what it uses tell them apart.
+AnyTask = Task | LmEvalTask
 
 
-def build_tasks(node: Mapping[str, Any] | None) -> dict[str, Task]:
+def build_tasks(node: Mapping[str, Any] | None) -> dict[str, AnyTask]:
     """The tasks of a config group: name -> task."""
     if not node:
         raise TaskError("tasks: name at least one, as tasks=quickstart_ja")
-    tasks = {}
+    tasks: dict[str, AnyTask] = {}
+    known = {"splits" if name == "splits_by" else name for name in Task.__dataclass_fields__}
     for name, described in node.items():
         if not isinstance(described, Mapping):
             raise TaskError(f"tasks.{name}: describes no task")
+        if described.get("kind") == "lm_eval":
+            check_keys(described, LmEvalTask.__dataclass_fields__, f"tasks.{name}")
+            node = {"_target_": "vlmmerge.tasks.LmEvalTask", **described}
+            tasks[name] = build(node, f"tasks.{name}", name=name)
+            continue
         target = {"_target_": "vlmmerge.tasks.Task", **described}
-        check_keys(target, [*Task.__dataclass_fields__, "_target_"], f"tasks.{name}")
+        check_keys(target, [*sorted(known), "_target_"], f"tasks.{name}")
+        if "splits" in target:
+            target["splits_by"] = target.pop("splits")
         tasks[name] = build(target, f"tasks.{name}", name=name)
     return tasks
-
-
-def check_overlap(tasks: Iterable[Task], search: str, holdout: str) -> None:
-    """Refuse splits that share a picture or a question, across all tasks.
-
-    Raises `TaskError` naming both rows.
-    """
-    seen: dict[str, str] = {}
-    tasks = list(tasks)
-    for task in tasks:
-        for example in task.load(search):
-            for key in {example.digest, example.unit}:
-                seen.setdefault(key, f"{task.name} row {example.id}")
-    for task in tasks:
-        for example in task.load(holdout):
-            for key in (example.digest, example.unit):
-                if key in seen:
-                    raise TaskError(
-                        f"tasks.{task.name}: {holdout} row {example.id} is in {search} too"
-                        f" ({seen[key]}); scores on rows that were searched on mean nothing"
-                    )
-
-
-def _answer_index(answer: Any, options: Sequence[str], where: str) -> int:
-    if isinstance(answer, str) and answer in options:
-        return options.index(answer)
-    if isinstance(answer, str) and len(answer) == 1 and answer.isalpha():
-        answer = ord(answer.upper()) - ord("A")
-    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
-        return answer
-    raise TaskError(f"{where}: the answer {answer!r} is none of its {len(options)} options")
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return (value,)
-    if isinstance(value, Sequence):
-        return tuple(str(item) for item in value)
-    return (str(value),)

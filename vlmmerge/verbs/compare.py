@@ -91,6 +91,9 @@ def compare(first: Scored, other: Scored, seed: int) -> dict[str, dict[str, Any]
         if first.fingerprints[task] != other.fingerprints[task]:
             raise ConfigError(f"{task}: is not the same task in {first.folder} and {other.folder}")
         ids = [i for i in first.scores[task] if i in other.scores[task]]
+        # A row that a judge's verdict could not be read of is compared with nothing.
+        scored = [(first.scores[task][i][1], other.scores[task][i][1]) for i in ids]
+        ids = [i for i, pair in zip(ids, scored, strict=True) if None not in pair]
         if not ids:
             raise ConfigError(f"{task}: {first.folder} and {other.folder} share no row")
         units = [first.scores[task][i][0] for i in ids]

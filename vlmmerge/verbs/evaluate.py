@@ -1,8 +1,9 @@
-"""vlmmerge evaluate: score a model folder on tasks."""
+"""vlmmerge evaluate: score a model folder, or answers that were saved, on tasks."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from vlmmerge.scoring import (
     draw_rows,
     interval,
 )
-from vlmmerge.tasks import Task, build_tasks
+from vlmmerge.scoring.saved import read_samples, rescored, samples, write_samples
+from vlmmerge.tasks import AnyTask, build_tasks
 
 Results = dict[str, dict[str, Any]]
 
@@ -35,16 +37,19 @@ def run(node: DictConfig) -> float:
     """Score, write results.json and samples.jsonl. Returns the mean of the tasks' means."""
     output = output_of(node)
     settings = plain(node)
-    if not settings["model"]:
-        raise ConfigError("model: a model is needed, as model=runs/mine/model")
-    evaluation = prepare(
-        settings["model"],
-        build_tasks(settings.get("tasks")),
-        settings["split"],
-        settings["limit"],
-        settings["seed"],
-        settings["device"],
-    )
+    if bool(settings["model"]) == bool(settings["samples"]):
+        raise ConfigError(
+            "model: give a model, as model=runs/mine/model, or answers that were saved, as"
+            " samples=runs/scores/samples.jsonl"
+        )
+    tasks = build_tasks(settings.get("tasks"))
+    evaluation: Evaluation | Rescoring
+    if settings["samples"]:
+        check_judges(tasks.values())
+        evaluation = Rescoring(Path(str(settings["samples"])), tasks, settings["split"])
+    else:
+        chosen = (settings[key] for key in ("split", "limit", "seed", "device"))
+        evaluation = prepare(settings["model"], tasks, *chosen)
     with appearing(output) as folder, recorded(node, folder, "evaluate"):
         results = evaluation.run(folder)
     print_scores(results, settings["split"])
@@ -53,7 +58,7 @@ def run(node: DictConfig) -> float:
 
 def evaluate(
     model: str | Path | Mapping[str, Any],
-    tasks: str | Mapping[str, Task],
+    tasks: str | Mapping[str, AnyTask],
     split: str = "holdout",
     limit: int | None = None,
     seed: int = 0,
@@ -65,7 +70,8 @@ def evaluate(
     With `output` also writes results.json and samples.jsonl there.
 
     Returns task -> metric, mean, stderr, low, high (95 %, by bootstrap), n, rates of empty,
-    unparsable and wrong-language answers, and the means of all the task's metrics.
+    unparsable and wrong-language answers, the means of all the task's metrics, and the rows that
+    were left out.
     """
     if isinstance(tasks, str):
         tasks = build_tasks(plain(load_option("tasks", tasks)))
@@ -78,7 +84,7 @@ def evaluate(
 
 def prepare(
     model: str | Path | Mapping[str, Any],
-    tasks: Mapping[str, Task],
+    tasks: Mapping[str, AnyTask],
     split: str,
     limit: int | None,
     seed: int,
@@ -99,7 +105,7 @@ class Evaluation:
     """A model, and the rows of tasks to score it on."""
 
     checkpoint: Checkpoint
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, AnyTask]
     split: str
     rows: Rows
     device: str
@@ -109,20 +115,43 @@ class Evaluation:
         scores = Scorer(Runner(self.checkpoint.fetched(), self.device), self.tasks).score(
             self.split, self.rows
         )
-        results = summarise(scores, self.tasks, self.split, self.rows)
-        if folder is not None:
-            write_json(folder / "results.json", results)
-            with (folder / "samples.jsonl").open("w", encoding="utf-8") as file:
-                for name, score in scores.items():
-                    for sample in samples(self.tasks[name], self.split, self.rows[name], score):
-                        file.write(json.dumps(sample, ensure_ascii=False) + "\n")
-        return results
+        return written(scores, self.tasks, self.split, self.rows, folder)
+
+
+@dataclass(frozen=True)
+class Rescoring:
+    """Answers of an earlier evaluation, to be read and judged as tasks say now."""
+
+    saved: Path
+    tasks: Mapping[str, AnyTask]
+    split: str
+
+    def run(self, folder: Path | None) -> Results:
+        """Score without a model; write what an evaluation writes."""
+        rows, scores = rescored(read_samples(self.saved), self.tasks, self.split)
+        return written(scores, self.tasks, self.split, rows, folder)
+
+
+def written(
+    scores: Mapping[str, TaskScore],
+    tasks: Mapping[str, AnyTask],
+    split: str,
+    rows: Rows,
+    folder: Path | None,
+) -> Results:
+    """The results, also as results.json and samples.jsonl where there is a folder."""
+    results = summarise(scores, tasks, split, rows)
+    if folder is not None:
+        write_json(folder / "results.json", results)
+        records = (samples(tasks[name], split, rows[name], scores[name]) for name in scores)
+        write_samples(folder / "samples.jsonl", chain.from_iterable(records))
+    return results
 
 
 def summarise(
-    scores: Mapping[str, TaskScore], tasks: Mapping[str, Task], split: str, rows: Rows
+    scores: Mapping[str, TaskScore], tasks: Mapping[str, AnyTask], split: str, rows: Rows
 ) -> Results:
-    """Means with intervals and the rates of odd answers, by task."""
+    """Means with intervals, the rates of odd answers, and rows that were left out, by task."""
     units = {name: [tasks[name].load(split)[i].unit for i in rows[name]] for name in scores}
     bootstrap = Bootstrap(units)
     return {
@@ -131,27 +160,10 @@ def summarise(
             **score.summary(),
             **asdict(interval(score.mean, bootstrap.means(name, score.per_example))),
             "fingerprint": tasks[name].fingerprint,
+            "skipped": [asdict(row) for row in tasks[name].skipped(split)],
         }
         for name, score in scores.items()
     }
-
-
-def samples(task: Task, split: str, rows: Any, score: TaskScore) -> list[dict[str, Any]]:
-    """One record a row: what was asked, what came back, and its score."""
-    examples = task.load(split)
-    return [
-        {
-            "task": task.name,
-            "id": examples[i].id,
-            "unit": examples[i].unit,
-            "prompt": examples[i].prompt,
-            "options": list(examples[i].options),
-            "references": list(examples[i].references),
-            "prediction": answer,
-            "score": value,
-        }
-        for i, answer, value in zip(rows, score.answers, score.per_example, strict=True)
-    ]
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -19,7 +19,7 @@ from vlmmerge.reporting.results import read_results
 from vlmmerge.reporting.terminal import print_results
 from vlmmerge.scoring import check_judges
 from vlmmerge.search import Budget, Journal, Search, Splits
-from vlmmerge.tasks import Task, build_tasks, check_overlap
+from vlmmerge.tasks import AnyTask, build_tasks, check_overlap
 
 
 def run(node: DictConfig) -> float:
@@ -60,7 +60,7 @@ class Prepared:
     """A search that has passed every check, and has loaded no weight yet."""
 
     search: Search
-    tasks: Mapping[str, Task]
+    tasks: Mapping[str, AnyTask]
     alignment: Alignment
     engine: Inline
 
@@ -148,7 +148,7 @@ def template_of(settings: Mapping[str, Any]) -> Recipe:
     )
 
 
-def sizes_of(tasks: Mapping[str, Task], splits: Splits) -> dict[str, dict[str, int]]:
+def sizes_of(tasks: Mapping[str, AnyTask], splits: Splits) -> dict[str, dict[str, int]]:
     """Split -> task -> rows. Extra splits are of the tasks that have them."""
     sizes = {
         split: {name: len(task.load(split)) for name, task in tasks.items()}
@@ -179,7 +179,7 @@ def header_of(node: DictConfig, prepared: Prepared) -> dict[str, Any]:
         "donors": list(models.donors),
         "method": search.space.template.method,
         "dimensions": [dimension.label for dimension in search.space.dimensions],
-        "told": list(alignment.told),
+        "told": [*alignment.told, *left_out(tasks, search.sizes)],
         "cells": [str(cell) for cell in alignment.cells],
         "objective": plain(node.objective),
         "splits": {"search": search.splits.search, "holdout": search.splits.holdout},
@@ -198,6 +198,16 @@ def header_of(node: DictConfig, prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def units_of(task: Task, split: str) -> list[str]:
+def left_out(tasks: Mapping[str, AnyTask], sizes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A line for every task some of whose rows cannot be used (`on_bad_row: skip`)."""
+    found = {(split, name): tasks[name].skipped(split) for split in sizes for name in sizes[split]}
+    return [
+        f"warning: tasks.{name}: {len(rows)} rows of {split} left out, as {rows[0].why}"
+        for (split, name), rows in found.items()
+        if rows
+    ]
+
+
+def units_of(task: AnyTask, split: str) -> list[str]:
     """The unit of every row, by which a bootstrap draws."""
     return [example.unit for example in task.load(split)]
