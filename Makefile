@@ -21,7 +21,9 @@ lint: .venv/developing  ## ruff, ruff format, mypy strict
 
 soak: .venv/developing  ## what takes longer: every model type, real sizes, three seeds, twenty kills
 	$(BIN)/python tools/check_types.py --output docs/models.md
-	$(BIN)/python tools/bench_inspect.py > docs/bench_inspect.json
+	for what in inspect scoring metrics; do \
+		$(BIN)/python tools/bench_$$what.py > docs/bench_$$what.json || exit 1; done
+	$(BIN)/python tools/compare_metrics.py --output docs/compare_metrics.md
 	$(BIN)/python tools/check_quickstart.py --output docs/quickstart_check.md
 	$(BIN)/python tools/check_kills.py --output docs/kills.md
 

@@ -1,7 +1,7 @@
 """vlmmerge evaluate: score a model folder, or answers that were saved, on tasks."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
@@ -33,6 +33,10 @@ from vlmmerge.tasks import AnyTask, build_tasks
 Results = dict[str, dict[str, Any]]
 
 
+def ignore(line: str) -> None:
+    """Notes that nobody reads."""
+
+
 def run(node: DictConfig) -> float:
     """Score, write results.json and samples.jsonl. Returns the mean of the tasks' means."""
     output = output_of(node)
@@ -51,7 +55,7 @@ def run(node: DictConfig) -> float:
         chosen = (settings[key] for key in ("split", "limit", "seed", "device"))
         evaluation = prepare(settings["model"], tasks, *chosen)
     with appearing(output) as folder, recorded(node, folder, "evaluate"):
-        results = evaluation.run(folder)
+        results = evaluation.run(folder, print)
     print_scores(results, settings["split"])
     return float(np.mean([score["mean"] for score in results.values()]))
 
@@ -110,11 +114,15 @@ class Evaluation:
     rows: Rows
     device: str
 
-    def run(self, folder: Path | None) -> Results:
-        """Score; write results.json and samples.jsonl into a folder that is there."""
-        scores = Scorer(Runner(self.checkpoint.fetched(), self.device), self.tasks).score(
-            self.split, self.rows
-        )
+    def run(self, folder: Path | None, say: Callable[[str], None] = ignore) -> Results:
+        """Score; write results.json and samples.jsonl into a folder that is there.
+
+        `say` hears what of the model is not as it might be: what cannot be shared, less memory.
+        """
+        runner = Runner(self.checkpoint.fetched(), self.device)
+        scores = Scorer(runner, self.tasks).score(self.split, self.rows)
+        for note in runner.notes:
+            say(f"note: {note}")
         return written(scores, self.tasks, self.split, self.rows, folder)
 
 
@@ -126,8 +134,8 @@ class Rescoring:
     tasks: Mapping[str, AnyTask]
     split: str
 
-    def run(self, folder: Path | None) -> Results:
-        """Score without a model; write what an evaluation writes."""
+    def run(self, folder: Path | None, say: Callable[[str], None] = ignore) -> Results:
+        """Score without a model, which leaves nothing to say; write what an evaluation does."""
         rows, scores = rescored(read_samples(self.saved), self.tasks, self.split)
         return written(scores, self.tasks, self.split, rows, folder)
 
