@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from families import FAMILIES
+from families.family import VOCAB
 from safetensors.torch import load_file, save_file
 from support import Family, llama_config, save, tuned, word_tokenizer
 from transformers import (
@@ -229,6 +231,22 @@ def test_a_size_of_gemma_that_reads_text_alone(family: Family, tmp_path: Path) -
     tokenizer.save_pretrained(donor)
     with pytest.raises(AlignmentError, match="resize the embedding"):
         alignment_of(family.vlm, donor)
+
+
+def test_without_tokenizers_equal_rows_all_meet(tmp_path: Path) -> None:
+    """Mllama's embedding has rows beyond its vocabulary; those of two Mllamas are the same rows."""
+    mllama = FAMILIES["mllama"]
+    folders = [tmp_path / str(seed) for seed in (1, 2)]
+    for seed, folder in enumerate(folders):
+        mllama.build(seed).save_pretrained(folder)
+    rows = {m.part: m.rows for m in alignment_of(*folders).meetings}
+    assert rows["embed.weight"] is None
+    assert rows["head.weight"] is None
+    plain = tmp_path / "plain"
+    mllama.build_plain(mllama.build(0), 3).save_pretrained(plain)
+    rows = {m.part: m.rows for m in alignment_of(folders[0], plain).meetings}
+    assert rows["embed.weight"] is not None
+    assert rows["embed.weight"].recipient.tolist() == list(range(VOCAB))
 
 
 def test_a_local_folder_has_no_revisions(family: Family) -> None:

@@ -30,7 +30,8 @@ class Tokens:
     `sources` are int64 [n] like `recipient`, -1 where a source lacks the token. `donors` and
     `base` name those of the sources that decide what is merged: a token is where the common base
     (if there is one) and any donor know it; the recipient's other rows stay as they are.
-    `beyond`: each donor's tokens, with their ids, that the recipient lacks.
+    `beyond`: each donor's tokens, with their ids, that the recipient lacks. `by_number`: there are
+    no tokenizers, so every row of equally long matrices is met.
     """
 
     recipient: "torch.Tensor"
@@ -38,6 +39,7 @@ class Tokens:
     donors: Collection[str]
     base: str | None
     beyond: Mapping[str, Mapping[str, int]]
+    by_number: bool = False
 
     def rows(self, lengths: Mapping[str, int]) -> Rows | None:
         """The rows that meet in matrices of these lengths (the recipient's as `""`).
@@ -46,8 +48,9 @@ class Tokens:
         """
         import torch
 
-        rows = len(self.recipient)  # padding beyond the tokens meets nothing
-        if self._identical and set(lengths.values()) == {rows}:
+        # What lies beyond a tokenizer's tokens is padding, and meets nothing.
+        whole = self.by_number or lengths[""] == len(self.recipient)
+        if whole and self._identical and len(set(lengths.values())) == 1:
             return None
         mine = self.recipient < lengths[""]
         has = {n: (ids >= 0) & (ids < lengths[n]) for n, ids in self.sources.items()}
@@ -104,4 +107,5 @@ def match_numbers(sizes: Mapping[str, int], donors: Collection[str], base: str |
                 " cannot be matched; put the tokenizers' files into the folders"
             )
     every = torch.arange(mine)
-    return Tokens(every, {name: every for name in sizes if name}, donors, base, {})
+    sources = {name: every for name in sizes if name}
+    return Tokens(every, sources, donors, base, {}, by_number=True)
