@@ -38,6 +38,9 @@ def _cell(value: Mapping[str, float] | None, mean: str = "mean", sign: str = "")
     return f"{value[mean]:{sign}.3f}\n[dim]{low} to {high}"
 
 
+ODD = ("empty", "unparsable", "wrong_language")  # rates of answers
+
+
 def _table(title: str, *columns: str, names: int) -> Table:
     """A table whose first `names` columns are names and the others figures."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD)
@@ -65,8 +68,7 @@ def print_sweep(rows: Sequence[Mapping[str, Any]]) -> None:
 
 def print_scores(results: Mapping[str, Any], split: str) -> None:
     """An evaluation: a line for each task."""
-    odd = ("empty", "unparsable", "wrong_language")
-    columns = ("task", "metric", "mean", "95 % interval", "n", *(o.replace("_", " ") for o in odd))
+    columns = ("task", "metric", "mean", "95 % interval", "n", "odd answers")
     table = _table(split, *columns, names=2)
     for task, score in results.items():
         table.add_row(
@@ -75,7 +77,8 @@ def print_scores(results: Mapping[str, Any], split: str) -> None:
             f"{score['mean']:.3f}",
             f"{score['low']:.3f} to {score['high']:.3f}",
             str(score["n"]),
-            *(f"{100 * score[rate]:.0f} %" for rate in odd),
+            ", ".join(f"{100 * score[k]:.0f} % {k.replace('_', ' ')}" for k in ODD if score[k])
+            or "none",
         )
     console = Console(highlight=False)
     console.print(table)
