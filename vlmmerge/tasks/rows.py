@@ -105,11 +105,13 @@ def _splits_of_one(dataset: Source, where: str) -> list[str]:
 def _arguments(dataset: Source, split: str, where: str) -> dict[str, Any]:
     """What `load_dataset` is called with."""
     if files := dataset.get("data_files"):
-        listed = _listed(files[split])
+        listed, named = _listed(files[split]), dataset.get("path")
+        if named and Path(str(named)).is_dir():  # files of a local folder are read as they lie
+            listed, named = [str(Path(str(named)) / file) for file in listed], None
         for file in listed:
-            if "://" not in file and not dataset.get("path") and not Path(file).exists():
+            if "://" not in file and not named and not Path(file).exists():
                 raise TaskError(f"{where}: {file}: no such file")
-        path = dataset.get("path") or _kind(listed, where)
+        path = named or _kind(listed, where)
         arguments = {"path": path, "data_files": {split: listed}}
         if path not in _FILE_KINDS:
             arguments |= {"name": dataset.get("name"), "revision": dataset.get("revision")}
