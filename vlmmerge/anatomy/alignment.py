@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from vlmmerge.anatomy.anatomy import Anatomy
-from vlmmerge.anatomy.cells import Cell, cell_of
+from vlmmerge.anatomy.cells import Cell, cell_of, depth
 from vlmmerge.anatomy.comparing import problems, vocabulary_warnings, warnings
 from vlmmerge.anatomy.layout import Layout
 from vlmmerge.anatomy.side import Side
@@ -101,7 +101,7 @@ class Alignment:
     @property
     def layers(self) -> int:
         """How many layers the backbone has."""
-        return 1 + max((c.layer for c in self.cells if c.layer is not None), default=-1)
+        return depth(meeting.cell for meeting in self.meetings)
 
     @property
     def cells(self) -> list[Cell]:

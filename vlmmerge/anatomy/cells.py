@@ -5,6 +5,7 @@ A cell is `embed`, `head`, `norm` (what follows the last layer), or a layer's `a
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 MODULES = ("attn", "mlp", "norm")
@@ -37,6 +38,11 @@ class Cell:
 EMBED = Cell(None, "embed")
 HEAD = Cell(None, "head")
 NORM = Cell(None, "norm")
+
+
+def depth(cells: Iterable[Cell]) -> int:
+    """How many layers there are."""
+    return 1 + max((cell.layer for cell in cells if cell.layer is not None), default=-1)
 
 
 def cell_of(part: str) -> Cell:

@@ -111,7 +111,7 @@ def _is_plain(model: "PreTrainedModel") -> bool:
 def _input_embeddings(model: "PreTrainedModel") -> "torch.nn.Module":
     try:
         found: torch.nn.Module | None = model.get_input_embeddings()
-    except NotImplementedError:
+    except NotImplementedError:  # what transformers' base class says of a model without any
         found = None
     if found is None:
         raise AlignmentError(f"{type(model).__name__}: names no input embeddings to merge into")

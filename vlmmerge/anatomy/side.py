@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config, model_class
+from vlmmerge.anatomy.cells import cell_of, depth
 from vlmmerge.anatomy.layout import Layout, Unit, layout_of
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.checkpoints.headers import FLOATS
@@ -54,10 +55,7 @@ class Side:
     @property
     def layers(self) -> int:
         """How many layers the backbone has."""
-        from vlmmerge.anatomy.cells import cell_of
-
-        found = [cell_of(part).layer for part in self.parts]
-        return 1 + max((layer for layer in found if layer is not None), default=-1)
+        return depth(map(cell_of, self.parts))
 
     def partner(self, part: str) -> str | None:
         """The live name of a part; tied embeddings stand in for a missing head."""

@@ -43,6 +43,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def write_json(path: Path, content: object) -> None:
+    """Write JSON as people read it: indented, text as it is."""
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
 def shown(text: str) -> str:
     """Text of a file's own as an error may print it: one line, printable, not too long."""
     text = text if text.isprintable() else ascii(text)[1:-1]

@@ -1,6 +1,7 @@
 """The weights of a model folder: shards, an index, and every tensor read again."""
 
 import json
+import math
 import os
 import re
 import struct
@@ -39,10 +40,7 @@ class Planned:
 
     @property
     def nbytes(self) -> int:
-        size = BITS[self.dtype] // 8
-        for n in self.shape:
-            size *= n
-        return size
+        return math.prod(self.shape) * BITS[self.dtype] // 8
 
 
 def write_weights(

@@ -1,6 +1,5 @@
 """What stands beside the weights of a merge: config, tokenizer, processor, generation settings."""
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from typing import Any
 
 from vlmmerge.anatomy import Alignment
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
-from vlmmerge.checkpoints.strict_json import read_json
+from vlmmerge.checkpoints.strict_json import read_json, write_json
 from vlmmerge.merging.growing import grown_config, write_union
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -40,13 +39,13 @@ def write_companions(alignment: Alignment, folder: Path, dtype: str | None) -> N
         config.pop(_OLD_DTYPE, None)
         config[_DTYPE] = stored
     if config != recipient.config or recipient.dequantised:
-        _write(folder / "config.json", config)
+        write_json(folder / "config.json", config)
 
 
 def _copy(file: Path, target: Path) -> None:
     """Copy a file, without the names of code that is not copied with it."""
     if file.suffix == ".json" and b'"auto_map"' in file.read_bytes():
-        _write(target, _without_remote_code(read_json(file)))
+        write_json(target, _without_remote_code(read_json(file)))
     else:
         shutil.copyfile(file, target)
 
@@ -61,7 +60,3 @@ def _main_dtype(checkpoint: Checkpoint) -> str:
     for info in checkpoint.tensors.values():
         sizes[info.dtype] += info.nbytes
     return str(torch_dtype(sizes.most_common(1)[0][0])).removeprefix("torch.")
-
-
-def _write(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

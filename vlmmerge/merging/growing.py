@@ -8,7 +8,7 @@ from typing import Any
 from vlmmerge.anatomy import Alignment
 from vlmmerge.anatomy.anatomy import load_config
 from vlmmerge.anatomy.union import Added
-from vlmmerge.checkpoints.strict_json import read_json
+from vlmmerge.checkpoints.strict_json import read_json, write_json
 from vlmmerge.errors import CheckpointError
 
 # What older tokenizers were built from; tokenizer.json says all of it, and more now.
@@ -29,14 +29,14 @@ def write_union(alignment: Alignment, added: Added, folder: Path) -> None:
     ]
     _grow_model(mine["model"], [donor["model"] for donor in donors], added, known)
     mine["added_tokens"] = [*_entries(mine), *fresh]
-    _write(folder / "tokenizer.json", mine)
+    write_json(folder / "tokenizer.json", mine)
 
     if (file := folder / "tokenizer_config.json").exists():
         config = read_json(file)
         if "added_tokens_decoder" in config:
             rest = {str(e["id"]): {k: v for k, v in e.items() if k != "id"} for e in fresh}
             config["added_tokens_decoder"] |= rest
-            _write(file, config)
+            write_json(file, config)
     for pattern in _STALE:
         for stale in folder.glob(pattern):
             stale.unlink()
@@ -115,7 +115,3 @@ def _pair(merge: str | list[str]) -> list[str]:
 
 def _entries(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     return content.get("added_tokens") or []
-
-
-def _write(file: Path, content: object) -> None:
-    file.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

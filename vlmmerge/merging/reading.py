@@ -71,10 +71,13 @@ def _check_tied(checkpoint: Checkpoint, first: str, again: Iterable[str]) -> Non
 
 
 def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str) -> None:
-    # The sum is finite only if all numbers are, and far cheaper than looking at each; it may
-    # overflow where they are, so only then is each looked at.
-    numbers = tensor.float()
-    if not bool(numbers.sum().isfinite()) and not bool(numbers.isfinite().all()):
+    import torch
+
+    # The sum is finite only if all numbers are, and needs no copy of them; it may overflow where
+    # they are, so only then is each looked at. What fits in a byte torch neither sums nor looks at.
+    numbers = tensor if tensor.itemsize > 1 else tensor.float()
+    total = numbers.sum(dtype=torch.float32)
+    if not bool(total.isfinite()) and not bool(numbers.isfinite().all()):
         raise CheckpointError(
             f"{checkpoint.path}: {name} holds NaN or infinite numbers; allow_nonfinite=true"
             " merges it all the same"

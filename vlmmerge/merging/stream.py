@@ -107,7 +107,7 @@ class _Producer:
         self._read = LiveTensors(alignment, allow_nonfinite).read
         self._meetings = {meeting.live: meeting for meeting in alignment.meetings}
         self._merged = set(alignment.merged)
-        self._layout = layout = alignment.layouts[RECIPIENT]
+        layout = alignment.layouts[RECIPIENT]
         self._recipient = alignment.models.recipient
         self._units = {name: unit for unit in layout.units.values() for name in unit.stored}
         self._twins = {again: live for live, names in layout.also.items() for again in names}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vlmmerge.scoring.cache import Held, Reader
 from vlmmerge.scoring.encoding import Encoded, Encoder
 from vlmmerge.scoring.inputs import Inputs
+from vlmmerge.scoring.parsing import cut
 from vlmmerge.scoring.sharing import Shared, Sharing, refuse_nan, shortened
 
 if TYPE_CHECKING:
@@ -191,9 +192,7 @@ class Answering:
         self, written: Sequence[Sequence[int]], stop: Sequence[str]
     ) -> list[tuple[str, int]]:
         """Answers as text, cut where they were to stop."""
-        texts = self._encoder.decode(written)
-        for end in stop:
-            texts = [text.split(end)[0].rstrip() for text in texts]
+        texts = [cut(text, stop) for text in self._encoder.decode(written)]
         return [(text, len(tokens)) for text, tokens in zip(texts, written, strict=True)]
 
     def _generate_plainly(

@@ -1,6 +1,5 @@
 """vlmmerge evaluate: score a model folder, or answers that were saved, on tasks."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from omegaconf import DictConfig
 
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.checkpoints.appearing import appearing
+from vlmmerge.checkpoints.strict_json import write_json
 from vlmmerge.config import load_option, output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.reporting.log import recorded
@@ -172,7 +172,3 @@ def summarise(
         }
         for name, score in scores.items()
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

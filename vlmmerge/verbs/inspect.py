@@ -1,6 +1,7 @@
 """vlmmerge inspect: what a model is made of, and whether donors fit it, from headers alone."""
 
 import json
+import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -106,8 +107,7 @@ def plan_of(alignment: Alignment, output: Path) -> dict[str, Any]:
     """
     models = alignment.models
     every = (models.recipient, *models.sources.values())
-    shapes = [alignment.anatomy.backbone[m.live] for m in alignment.meetings]
-    sizes = [_elements(shape) for shape in shapes]
+    sizes = [math.prod(alignment.anatomy.backbone[m.live]) for m in alignment.meetings]
     # Copies of the largest tensor: of DARE-TIES, the neediest method, as measured.
     merge = max(sizes) * (9 + 4 * len(models.sources)) * _FLOAT32
     model = sum(info.elements for info in models.recipient.tensors.values())
@@ -154,13 +154,6 @@ def _existing(path: Path) -> Path:
     """The nearest folder above that exists."""
     path = path.resolve()
     return path if path.exists() else _existing(path.parent)
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    count = 1
-    for n in shape:
-        count *= n
-    return count
 
 
 def _size(checkpoint: Checkpoint) -> int:
