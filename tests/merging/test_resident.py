@@ -13,6 +13,7 @@ from vlmmerge.anatomy import align
 from vlmmerge.config import options
 from vlmmerge.errors import EngineError
 from vlmmerge.merging import ResidentMerge, write_merge
+from vlmmerge.merging.tensor import MergedTensor
 from vlmmerge.search.loop import transplant
 
 
@@ -40,7 +41,7 @@ def live(family: Family) -> LlavaForConditionalGeneration:
 def test_equals_the_written_merge(family: Family, tmp_path: Path, method: str) -> None:
     wanted = recipe(family, method, {"all": 0.6, "layers.0-1.attn": 1.2})
     model = live(family)
-    resident = ResidentMerge(align(wanted.models.open()), model, wanted)
+    resident = ResidentMerge(align(wanted.models.open()), model, ["ja"])
     # By way of others, so that what is left over from them would show.
     resident.apply(recipe(family, method, 0.1))
     resident.apply(transplant(wanted, "ja"))
@@ -55,7 +56,7 @@ def test_transplants_are_the_models_themselves(family: Family) -> None:
     template = recipe(family, "ties", 0.5)
     model = live(family)
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    resident = ResidentMerge(align(template.models.open()), model, template)
+    resident = ResidentMerge(align(template.models.open()), model, ["ja"])
     resident.apply(transplant(template, "ja"))
     donor = LlavaForConditionalGeneration.from_pretrained(family.vlm, dtype=torch.float32)
     tuned = LlamaForCausalLM.from_pretrained(family.donor, dtype=torch.float32)
@@ -69,17 +70,18 @@ def test_transplants_are_the_models_themselves(family: Family) -> None:
 
 
 def test_only_what_changed_is_redone(family: Family, monkeypatch: pytest.MonkeyPatch) -> None:
-    import vlmmerge.merging.resident as module
-
     first = recipe(family, "task_arithmetic", {"all": 0.5, "layers.1.mlp": 0.5})
     second = recipe(family, "task_arithmetic", {"all": 0.5, "layers.1.mlp": 0.7})
-    resident = ResidentMerge(align(first.models.open()), live(family), first)
+    resident = ResidentMerge(align(first.models.open()), live(family), ["ja"])
     resident.apply(first)
     parts: list[str] = []
-    combine = module.combine
-    monkeypatch.setattr(
-        module, "combine", lambda r, m, o: (parts.append(m.part), combine(r, m, o))[1]
-    )
+    form = MergedTensor.form
+
+    def noted(self: MergedTensor, recipe: Recipe) -> object:
+        parts.append(self.meeting.part)
+        return form(self, recipe)
+
+    monkeypatch.setattr(MergedTensor, "form", noted)
     resident.apply(second)
     assert set(parts) == {f"layers.1.mlp.{name}_proj.weight" for name in ("gate", "up", "down")}
     parts.clear()
@@ -90,7 +92,7 @@ def test_only_what_changed_is_redone(family: Family, monkeypatch: pytest.MonkeyP
 def test_after_a_failure_the_next_candidate_is_whole(family: Family) -> None:
     good = recipe(family, "task_arithmetic", 0.5)
     model = live(family)
-    resident = ResidentMerge(align(good.models.open()), model, good)
+    resident = ResidentMerge(align(good.models.open()), model, ["ja"])
     resident.apply(good)
     expected = {name: t.clone() for name, t in model.state_dict().items()}
     huge = replace(recipe(family, "task_arithmetic", 1e6, **{"lambda": 100}), dtype="float16")

@@ -7,22 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tensors import merged, method
 
-from vlmmerge.config import build, load_option, options, plain
-from vlmmerge.methods import Draws, Method
+from vlmmerge.config import options
 from vlmmerge.methods.masks import mask_key, uniform
 
 SHAPE = (5, 7)
 N = 35
-
-
-def method(name: str) -> Method:
-    built: Method = build(plain(load_option("method", name)), "method")
-    return built
-
-
-def defaults(rule: Method) -> dict[str, object]:
-    return {p.name: p.default for p in rule.shared}
 
 
 def tensors(seed: int, count: int) -> list[torch.Tensor]:
@@ -38,9 +29,9 @@ def run(
     names: list[str] | None = None,
     **shared: object,
 ) -> torch.Tensor:
-    rule = method(name)
-    draws = Draws(3, "layers.0.mlp", names or [f"s{i}" for i in range(len(sources))])
-    return rule.merge(base, sources, coefficients, {**defaults(rule), **shared}, draws)
+    """`sources` are task vectors where there is a base."""
+    models = sources if base is None else [base + delta for delta in sources]
+    return merged(name, base, models, coefficients, names, **shared)
 
 
 def reference_trim(delta: np.ndarray, density: float) -> np.ndarray:

@@ -19,6 +19,8 @@ from support import Family
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.cli import Guarded, main
 from vlmmerge.config import CONF
+from vlmmerge.merging.tensor import MergedTensor
+from vlmmerge.recipes import Recipe
 
 
 def test_there_are_enough_cases() -> None:
@@ -229,19 +231,19 @@ def test_a_disk_that_fills_up_midway(bench: Bench) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("after", [1, 20, 60])
+@pytest.mark.parametrize("after", [1, 15, 30])
 def test_an_interrupt_midway(bench: Bench, after: int) -> None:
-    read, reads = Checkpoint.read, []
+    form, begun = MergedTensor.form, []
 
-    def interrupted(self: Checkpoint, name: str) -> object:
-        reads.append(name)
-        if len(reads) == after:
+    def interrupted(self: MergedTensor, recipe: Recipe) -> object:
+        begun.append(self.meeting.part)
+        if len(begun) == after:
             signal.raise_signal(signal.SIGINT)
-        return read(self, name)
+        return form(self, recipe)
 
-    bench.monkeypatch.setattr(Checkpoint, "read", interrupted)
+    bench.monkeypatch.setattr(MergedTensor, "form", interrupted)
     refused(bench.merge(), "interrupted", status=1)
-    assert len(reads) == after
+    assert len(begun) == after
 
 
 def test_two_things_wrong_are_still_one_line(bench: Bench) -> None:

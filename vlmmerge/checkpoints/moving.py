@@ -59,13 +59,6 @@ def digest_range(info: TensorInfo) -> bytes:
     return digest.digest()
 
 
-def digest_of(content: bytes | memoryview) -> bytes:
-    """The same checksum of bytes in memory."""
-    import xxhash
-
-    return xxhash.xxh3_128_digest(content)
-
-
 def _expect(content: bytes | memoryview, info: TensorInfo) -> None:
     if not content:
         raise CheckpointError(f"{info.shard}: cut short while {info.name} was read")

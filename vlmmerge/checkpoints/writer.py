@@ -5,14 +5,14 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from vlmmerge.checkpoints.folder import INDEX, SINGLE
 from vlmmerge.checkpoints.headers import BITS, TensorInfo, read_header
-from vlmmerge.checkpoints.moving import copy_range, digest_of, digest_range
+from vlmmerge.checkpoints.moving import copy_range, digest_range
 from vlmmerge.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
@@ -46,15 +46,15 @@ class Planned:
 def write_weights(
     folder: Path,
     plan: Sequence[Planned],
-    produce: Callable[[str], "torch.Tensor"],
+    produce: Callable[[str], "Iterable[torch.Tensor]"],
     max_shard_size: int | str = MAX_SHARD_SIZE,
     progress: Advance = quiet,
 ) -> None:
     """Write the planned tensors into shards as large as `save_pretrained` makes them, and an index.
 
-    `produce` gives what is not copied, by name, in the planned dtype and shape; `progress` is told
-    the bytes written and those of all. All is then read again: `CheckpointError` where a checksum
-    differs.
+    `produce` gives what is not copied, by name, block by block in the planned dtype; `progress` is
+    told the bytes written and those of all. All is then read again: `CheckpointError` where a
+    checksum differs.
     """
     shards, total = split(plan, max_shard_size)
     done = 0
@@ -103,7 +103,7 @@ def split(
 def _write_shard(
     path: Path,
     tensors: Sequence[Planned],
-    produce: Callable[[str], "torch.Tensor"],
+    produce: Callable[[str], "Iterable[torch.Tensor]"],
     advance: Callable[[int], None],
 ) -> dict[str, bytes]:
     """Write one safetensors file tensor by tensor; the checksum of each by name."""
@@ -126,12 +126,25 @@ def _write_shard(
                 copy_range(tensor.copy, file)
                 digests[tensor.name] = digest_range(tensor.copy)
             else:
-                content = as_bytes(produce(tensor.name))
-                _write(file, content)
-                digests[tensor.name] = digest_of(content)
+                digests[tensor.name] = _write_blocks(file, tensor, produce(tensor.name))
             advance(tensor.nbytes)
         os.fsync(file.fileno())
     return digests
+
+
+def _write_blocks(file: IO[bytes], tensor: Planned, blocks: "Iterable[torch.Tensor]") -> bytes:
+    """Write one tensor block by block; its checksum."""
+    import xxhash
+
+    digest = xxhash.xxh3_128()
+    written = 0
+    for block in blocks:
+        content = as_bytes(block)
+        _write(file, content)
+        digest.update(content)
+        written += len(content)
+    assert written == tensor.nbytes, tensor.name
+    return digest.digest()
 
 
 def _write(file: IO[bytes], content: bytes | memoryview) -> None:

@@ -52,7 +52,7 @@ class Worker:
         threads: int | None,
     ) -> None:
         runner = Runner(alignment.models.recipient, device, threads)
-        self._merge = ResidentMerge(alignment, runner.model, resident)
+        self._merge = ResidentMerge(alignment, runner.model, list(resident.models.donors), threads)
         self._scorer = Scorer(runner, tasks)
 
     def run(self, job: Job) -> Outcome:

@@ -1,13 +1,18 @@
-"""Live tensors from checkpoints: what is stored in pieces is read and rebuilt as it is loaded."""
+"""Live tensors from checkpoints: in place where they lie as they live, else rebuilt."""
 
-from collections.abc import Iterable
+import math
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import RECIPIENT, Alignment
 from vlmmerge.anatomy.layout import Unit
-from vlmmerge.checkpoints import Checkpoint
+from vlmmerge.checkpoints import Checkpoint, torch_dtype
+from vlmmerge.checkpoints.mapping import Mappings
 from vlmmerge.checkpoints.writer import as_bytes
 from vlmmerge.errors import CheckpointError
+from vlmmerge.methods.operands import Held, View
 
 if TYPE_CHECKING:
     import torch
@@ -26,31 +31,87 @@ class LiveTensors:
         self._layouts = alignment.layouts
         models = alignment.models
         self._checkpoints: dict[str, Checkpoint] = {RECIPIENT: models.recipient, **models.sources}
+        self._mappings = Mappings()
+        self._lock = threading.Lock()
         self._rebuilt: dict[str, tuple[Unit, dict[str, torch.Tensor]]] = {}
         for model, layout in self._layouts.items():
             for live, again in layout.also.items():
                 _check_tied(self._checkpoints[model], layout.units[live].stored[0], again)
 
+    def view(self, model: str, live: str) -> View:
+        """One live tensor of the recipient or a source, as a matrix of rows, in its stored dtype.
+
+        Raises `CheckpointError`, then or on reading, where a number in it is not finite.
+        """
+        unit = self._layouts[model].units[live]
+        if unit.rebuilding is None:
+            info = self._checkpoints[model].tensors[unit.stored[0]]
+            found = self._mappings.tensor(info)
+            if found is not None:
+                self._check(found, model, live)
+                return Held(found.reshape(matrix(info.shape)))
+        return Rebuilt(self, model, live)
+
+    def release(self, model: str, live: str) -> None:
+        """Let go of what a view of this tensor has in memory."""
+        for name in self._layouts[model].units[live].stored:
+            self._mappings.release(self._checkpoints[model].tensors[name])
+
+    def shape(self, model: str, live: str) -> tuple[int, ...]:
+        unit = self._layouts[model].units[live]
+        if unit.rebuilding is None:
+            return self._checkpoints[model].tensors[unit.stored[0]].shape
+        return unit.rebuilding.shapes[live]
+
+    def dtype(self, model: str, live: str) -> "torch.dtype":
+        stored = self._layouts[model].units[live].stored[0]
+        return torch_dtype(self._checkpoints[model].tensors[stored].dtype)
+
     def read(self, model: str, live: str) -> "torch.Tensor":
-        """One live tensor of the recipient or a source, in its stored dtype.
+        """One live tensor, copied into memory in its stored dtype.
 
         Raises `CheckpointError` where a number in it is not finite.
         """
-        tensor = self._read(model, live)
-        if not self._allow_nonfinite:
-            _refuse_nonfinite(tensor, self._checkpoints[model], live)
+        with self._lock:
+            tensor = self._read(model, live)
+        self._check(tensor, model, live)
         return tensor
 
     def _read(self, model: str, live: str) -> "torch.Tensor":
         unit = self._layouts[model].units[live]
         checkpoint = self._checkpoints[model]
-        if unit.rebuilding is None:
-            return checkpoint.read(unit.stored[0])
         if model not in self._rebuilt or self._rebuilt[model][0] is not unit:
             self._rebuilt.pop(model, None)
             stored = {name: checkpoint.read(name) for name in unit.stored}
             self._rebuilt[model] = (unit, unit.load(stored))
         return self._rebuilt[model][1][live]
+
+    def _check(self, tensor: "torch.Tensor", model: str, live: str) -> None:
+        if not self._allow_nonfinite:
+            _refuse_nonfinite(tensor, self._checkpoints[model], live)
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A tensor that does not lie on disk as it lives: read whole, when it is first looked at."""
+
+    tensors: LiveTensors
+    model: str
+    live: str
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        return self.tensors.dtype(self.model, self.live)
+
+    def read(self, first: int, last: int) -> "torch.Tensor":
+        whole = self.tensors.read(self.model, self.live)
+        return whole.reshape(matrix(whole.shape))[first:last]
+
+
+def matrix(shape: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of a tensor: its last dimension the columns; a vector is one row."""
+    columns = shape[-1] if shape else 1
+    return math.prod(shape[:-1]), columns
 
 
 def check_finite(checkpoint: Checkpoint, names: Iterable[str]) -> None:

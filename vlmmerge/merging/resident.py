@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-from vlmmerge.anatomy import RECIPIENT, Alignment, Meeting
+from vlmmerge.anatomy import Alignment
 from vlmmerge.checkpoints import torch_dtype
-from vlmmerge.merging.combine import Operands, coefficient_key, combine, gather, store
-from vlmmerge.merging.reading import LiveTensors
+from vlmmerge.merging.reading import LiveTensors, matrix
 from vlmmerge.merging.stream import merged_dtype
+from vlmmerge.merging.tensor import MergedTensor, coefficient_key, not_finite
+from vlmmerge.methods.kernels import ModelCuts, Workers
 from vlmmerge.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -16,16 +17,24 @@ if TYPE_CHECKING:
 class ResidentMerge:
     """Merges recipes of one set of models into one live model.
 
-    The operands of the method that is used most, `resident`, are kept in memory; other methods
-    (those of the baselines) read the checkpoints again.
+    Sources are mapped and stay so; what a method must know of a tensor as a whole is found once.
     """
 
-    def __init__(self, alignment: Alignment, model: "PreTrainedModel", resident: Recipe) -> None:
-        self._alignment = alignment
-        self._read = LiveTensors(alignment).read
+    def __init__(
+        self,
+        alignment: Alignment,
+        model: "PreTrainedModel",
+        donors: list[str],
+        threads: int | None = None,
+    ) -> None:
         self._live = model.state_dict(keep_vars=True)
-        self._takes = resident.rule.takes
-        self._operands = {m.part: self._gather(resident, m) for m in alignment.meetings}
+        self._workers = Workers(threads)
+        tensors, cuts = LiveTensors(alignment), ModelCuts()
+        self._tensors = [
+            MergedTensor(meeting, donors, tensors, self._workers, cuts)
+            for meeting in alignment.meetings
+        ]
+        cuts.tensors = [tensor.measured for tensor in self._tensors]
         self._done: dict[str, tuple[object, ...]] = {}
 
     def apply(self, recipe: Recipe) -> None:
@@ -37,21 +46,21 @@ class ResidentMerge:
         import torch
 
         with torch.no_grad():
-            for meeting in self._alignment.meetings:
-                key = (*coefficient_key(recipe, meeting), recipe.dtype)
-                if self._done.get(meeting.part) == key:
-                    continue
-                self._done.pop(meeting.part, None)
-                merged = combine(recipe, meeting, self._operands_for(recipe, meeting))
-                dtype = torch_dtype(merged_dtype(recipe, meeting))
-                stored = store(merged, dtype, meeting.live)
-                self._live[meeting.live].copy_(stored)
-                self._done[meeting.part] = key
+            for tensor in self._tensors:
+                part = tensor.meeting.part
+                key = coefficient_key(recipe, tensor.meeting)
+                if self._done.get(part) != key:
+                    self._done.pop(part, None)
+                    self._redo(recipe, tensor)
+                    self._done[part] = key
 
-    def _operands_for(self, recipe: Recipe, meeting: Meeting) -> Operands:
-        if recipe.rule.takes == self._takes:
-            return self._operands[meeting.part]
-        return self._gather(recipe, meeting)
-
-    def _gather(self, recipe: Recipe, meeting: Meeting) -> Operands:
-        return gather(recipe, meeting, self._read(RECIPIENT, meeting.live), self._read)
+    def _redo(self, recipe: Recipe, tensor: MergedTensor) -> None:
+        form = tensor.form(recipe)
+        dtype = torch_dtype(merged_dtype(recipe, tensor.meeting))
+        live = self._live[tensor.meeting.live]
+        out = live.view(matrix(live.shape))
+        finite = self._workers.map(
+            lambda span: tensor.merge(form, span, dtype, out[slice(*span)]), tensor.spans
+        )
+        if not all(list(finite)):
+            raise not_finite(tensor.meeting.live, dtype)

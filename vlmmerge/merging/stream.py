@@ -1,6 +1,6 @@
 """A recipe to a model folder: one tensor at a time, from the sources' shards to the output's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +18,10 @@ from vlmmerge.checkpoints.writer import (
     write_weights,
 )
 from vlmmerge.errors import CheckpointError, ConfigError
-from vlmmerge.merging.combine import combine, gather, store
 from vlmmerge.merging.companions import write_companions
-from vlmmerge.merging.reading import LiveTensors, check_finite
+from vlmmerge.merging.reading import LiveTensors, check_finite, matrix
+from vlmmerge.merging.tensor import MergedTensor, not_finite
+from vlmmerge.methods.kernels import ModelCuts, Workers
 from vlmmerge.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def write_merge(
     strict: bool = False,
     allow_nonfinite: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
+    threads: int | None = None,
     progress: Advance = quiet,
 ) -> Written:
     """Merge `recipe` into the folder `output`, which appears whole or not at all.
@@ -62,7 +64,6 @@ def write_merge(
     alignment = alignment.fetched()
     recipient = alignment.models.recipient
     dtypes = stored_dtypes(recipe, alignment)
-    produce = _Producer(recipe, alignment, dtypes, allow_nonfinite)
     rewritten = set(alignment.merged)
     shapes = grown_shapes(alignment)
     plan = [
@@ -76,7 +77,8 @@ def write_merge(
     ]
     if not allow_nonfinite:
         check_finite(recipient, frozen_weights(alignment))
-    with appearing(output) as folder:
+    with appearing(output) as folder, Workers(threads) as workers:
+        produce = _Producer(recipe, alignment, dtypes, allow_nonfinite, workers)
         write_weights(folder, plan, produce, max_shard_size, progress)
         write_companions(alignment, folder, recipe.dtype)
         if card is not None:
@@ -91,7 +93,7 @@ def write_merge(
 
 
 class _Producer:
-    """Merged tensors as they are stored, made when they are first asked for.
+    """Merged tensors as they are stored, in blocks of rows, made when they are asked for.
 
     A unit of several stored tensors is merged at once and kept until all of them are written.
     """
@@ -102,10 +104,18 @@ class _Producer:
         alignment: Alignment,
         dtypes: Mapping[str, str],
         allow_nonfinite: bool,
+        workers: Workers,
     ) -> None:
         self._recipe, self._dtypes, self._allow_nonfinite = recipe, dtypes, allow_nonfinite
-        self._read = LiveTensors(alignment, allow_nonfinite).read
-        self._meetings = {meeting.live: meeting for meeting in alignment.meetings}
+        self._workers = workers
+        self._tensors = LiveTensors(alignment, allow_nonfinite)
+        cuts = ModelCuts()
+        donors = list(recipe.models.donors)
+        self._meeting = {
+            meeting.live: MergedTensor(meeting, donors, self._tensors, workers, cuts)
+            for meeting in alignment.meetings
+        }
+        cuts.tensors = [tensor.measured for tensor in self._meeting.values()]
         self._merged = set(alignment.merged)
         layout = alignment.layouts[RECIPIENT]
         self._recipient = alignment.models.recipient
@@ -113,26 +123,49 @@ class _Producer:
         self._twins = {again: live for live, names in layout.also.items() for again in names}
         self._made: dict[str, torch.Tensor] = {}
 
-    def __call__(self, name: str) -> "torch.Tensor":
+    def __call__(self, name: str) -> "Iterator[torch.Tensor]":
         if name in self._twins:  # a tied tensor that is stored once more
-            return self._merge(self._twins[name])
-        if name not in self._made:
-            if name not in self._merged:
-                return self._recipient.read(name)  # dequantised
-            unit = self._units[name]
-            pieces = unit.save({live: self._merge(live) for live in unit.live})
-            self._made |= {n: piece for n, piece in pieces.items() if n in self._merged}
-        return self._made.pop(name).to(torch_dtype(self._dtypes[name]))
+            yield from self._blocks(self._twins[name])
+        elif name not in self._merged:
+            yield self._recipient.read(name)  # dequantised
+        elif self._units[name].rebuilding is None:
+            yield from self._blocks(self._units[name].live[0])
+        else:
+            yield self._piece(name).to(torch_dtype(self._dtypes[name]))
 
-    def _merge(self, live: str) -> "torch.Tensor":
-        tensor = self._read(RECIPIENT, live)
-        if live not in self._meetings:  # frozen, in one unit with what is merged
-            return tensor
-        meeting = self._meetings[live]
-        operands = gather(self._recipe, meeting, tensor, self._read)
-        merged = combine(self._recipe, meeting, operands)
-        dtype = torch_dtype(merged_dtype(self._recipe, meeting))
-        return store(merged, dtype, live, self._allow_nonfinite)
+    def _blocks(self, live: str) -> "Iterator[torch.Tensor]":
+        """A merged live tensor, block by block of its rows."""
+        import torch
+
+        tensor = self._meeting[live]
+        form = tensor.form(self._recipe)
+        dtype = torch_dtype(merged_dtype(self._recipe, tensor.meeting))
+        columns = matrix(tensor.shape)[1]
+
+        def make(span: tuple[int, int]) -> torch.Tensor:
+            out = torch.empty(span[1] - span[0], columns, dtype=dtype)
+            if not tensor.merge(form, span, dtype, out) and not self._allow_nonfinite:
+                raise not_finite(live, dtype)
+            return out
+
+        yield from self._workers.map(make, tensor.spans)
+        for model, met in {RECIPIENT: live, **tensor.meeting.sources}.items():
+            self._tensors.release(model, met)
+
+    def _piece(self, name: str) -> "torch.Tensor":
+        """A stored tensor of a unit that transformers rebuilds."""
+        import torch
+
+        if name not in self._made:
+            unit = self._units[name]
+            whole = {
+                live: torch.cat(list(self._blocks(live))).reshape(self._meeting[live].shape)
+                if live in self._meeting
+                else self._tensors.read(RECIPIENT, live)  # frozen, in one unit with what is merged
+                for live in unit.live
+            }
+            self._made |= {n: t for n, t in unit.save(whole).items() if n in self._merged}
+        return self._made.pop(name)
 
 
 def grown_shapes(alignment: Alignment) -> dict[str, tuple[int, ...]]:

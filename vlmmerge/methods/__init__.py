@@ -1,4 +1,4 @@
-"""Merge methods: pure functions of tensors, one file a family."""
+"""Merge methods: what each makes of a tensor's numbers, one file a family."""
 
 from vlmmerge.methods.method import Draws, Method, Parameter, Value
 

@@ -1,17 +1,44 @@
 """DARE: drop elements of task vectors at random and rescale the rest (Yu et al., 2311.03099)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
-from vlmmerge.methods.masks import mask_key, uniform
-from vlmmerge.methods.method import DENSITY, LAMBDA, WEIGHT, Draws, Parameter, Value
-from vlmmerge.methods.ties import NORMALIZE, SIGN_VOTES, disjoint_mean
-
-if TYPE_CHECKING:
-    import torch
+from vlmmerge.methods.forms import AddVectors, Form
+from vlmmerge.methods.keeping import All, Drop, Keep
+from vlmmerge.methods.masks import mask_key
+from vlmmerge.methods.method import DENSITY, LAMBDA, NORMALIZE, WEIGHT, Draws, Parameter, Value
+from vlmmerge.methods.statistics import AbsoluteSum, Statistics
+from vlmmerge.methods.ties import SIGN_VOTES, elect
 
 RESCALE = Parameter("rescale", "inverse_density", choices=("inverse_density", "l1_norm", "none"))
+
+
+@dataclass(frozen=True)
+class DareLinear:
+    """Task vectors are thinned at random, then added.
+
+    1. drop: each element of d_i is kept with probability density_i;
+    2. rescale: d_i / density_i (the paper's), or to the L1 norm it had, or not;
+    3. theta = theta_base + lambda sum_i w_i d_i.
+    """
+
+    name: ClassVar[str] = "dare_linear"
+    base: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
+    donors: ClassVar[tuple[int, int | None]] = (1, None)
+    per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT, DENSITY)
+    shared: ClassVar[tuple[Parameter, ...]] = (LAMBDA, RESCALE)
+
+    def form(
+        self,
+        tensor: Statistics,
+        coefficients: Sequence[Mapping[str, float]],
+        shared: Mapping[str, Value],
+        draws: Draws,
+    ) -> Form:
+        weights = tuple(c["weight"] for c in coefficients)
+        keeps = drops(tensor, coefficients, str(shared["rescale"]), draws)
+        return AddVectors(weights, keeps, float(shared["lambda"]))
 
 
 @dataclass(frozen=True)
@@ -25,39 +52,41 @@ class DareTies:
     """
 
     name: ClassVar[str] = "dare_ties"
-    takes: ClassVar[Literal["weights", "deltas"]] = "deltas"
+    base: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT, DENSITY)
     shared: ClassVar[tuple[Parameter, ...]] = (LAMBDA, NORMALIZE, SIGN_VOTES, RESCALE)
 
-    def merge(
+    def form(
         self,
-        base: "torch.Tensor | None",
-        sources: Sequence["torch.Tensor"],
+        tensor: Statistics,
         coefficients: Sequence[Mapping[str, float]],
         shared: Mapping[str, Value],
         draws: Draws,
-    ) -> "torch.Tensor":
-        assert base is not None
-        dropped = [
-            drop(delta, c["density"], str(shared["rescale"]), name, draws)
-            for delta, c, name in zip(sources, coefficients, draws.sources, strict=True)
-        ]
-        return base + float(shared["lambda"]) * disjoint_mean(dropped, coefficients, shared)
+    ) -> Form:
+        keeps = drops(tensor, coefficients, str(shared["rescale"]), draws)
+        return elect(coefficients, keeps, shared)
 
 
-def drop(
-    delta: "torch.Tensor", density: float, rescale: str, source: str, draws: Draws
-) -> "torch.Tensor":
-    """Keep each element with probability `density` and rescale what is left."""
+def drops(
+    tensor: Statistics, coefficients: Sequence[Mapping[str, float]], rescale: str, draws: Draws
+) -> tuple[Keep, ...]:
+    """Steps 1 and 2: what of each source stays, and how it is rescaled."""
+    return tuple(
+        _drop(tensor, i, c["density"], rescale, mask_key(draws.seed, name, draws.tensor))
+        for i, (c, name) in enumerate(zip(coefficients, draws.sources, strict=True))
+    )
+
+
+def _drop(
+    tensor: Statistics, source: int, density: float, rescale: str, key: tuple[int, int]
+) -> Keep:
     if density >= 1:
-        return delta
-    key = mask_key(draws.seed, source, draws.tensor)
-    kept = uniform(key, draws.first, delta.numel(), delta.device).reshape(delta.shape) < density
-    thinned = delta * kept
+        return All()
     if rescale == "inverse_density":
-        return thinned / density
+        return Drop(key, density, 1 / density)
+    drop = Drop(key, density)
     if rescale == "l1_norm":
-        left = thinned.abs().sum()
-        return thinned * (delta.abs().sum() / left) if left > 0 else thinned
-    return thinned
+        before, after = tensor.total(AbsoluteSum(source, drop)).tolist()
+        return replace(drop, scale=before / after) if after > 0 else drop
+    return drop

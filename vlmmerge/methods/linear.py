@@ -2,42 +2,33 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from vlmmerge.methods.method import WEIGHT, Draws, Parameter, Value
-
-if TYPE_CHECKING:
-    import torch
+from vlmmerge.methods.forms import Blend, Form
+from vlmmerge.methods.method import NORMALIZE, WEIGHT, Draws, Parameter, Value
+from vlmmerge.methods.statistics import Statistics
 
 
 @dataclass(frozen=True)
 class Linear:
-    """theta = sum_i w_i theta_i / sum_i w_i, or without the division where `normalize` is false."""
+    """theta = sum_i w_i theta_i / sum_i w_i, or without the division where `normalize` is false.
+
+    Weights that cancel have no mean: the sum is then kept as it is.
+    """
 
     name: ClassVar[str] = "linear"
-    takes: ClassVar[Literal["weights", "deltas"]] = "weights"
+    base: ClassVar[Literal["needed", "optional", "unused"]] = "unused"
     donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT,)
-    shared: ClassVar[tuple[Parameter, ...]] = (Parameter("normalize", True),)
+    shared: ClassVar[tuple[Parameter, ...]] = (NORMALIZE,)
 
-    def merge(
+    def form(
         self,
-        base: "torch.Tensor | None",
-        sources: Sequence["torch.Tensor"],
+        tensor: Statistics,
         coefficients: Sequence[Mapping[str, float]],
         shared: Mapping[str, Value],
         draws: Draws,
-    ) -> "torch.Tensor":
+    ) -> Form:
         weights = [c["weight"] for c in coefficients]
-        merged = weighted_sum(sources, weights)
-        # Weights that cancel have no mean: the sum is kept as it is.
-        total = sum(weights)
-        return merged / total if shared["normalize"] and total != 0 else merged
-
-
-def weighted_sum(tensors: Sequence["torch.Tensor"], weights: Sequence[float]) -> "torch.Tensor":
-    """sum_i w_i x_i, in the order given."""
-    total = tensors[0] * weights[0]
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total.add_(tensor, alpha=weight)
-    return total
+        total = sum(weights) if shared["normalize"] else 1.0
+        return Blend(tuple(w / (total or 1.0) for w in weights))

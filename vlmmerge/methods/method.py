@@ -1,14 +1,13 @@
-"""What a merge method is: its parameters, what it needs, and one pure function of tensors."""
+"""What a merge method is: its parameters, what it needs, and the form that it gives a tensor."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from vlmmerge.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
+from vlmmerge.methods.forms import Form
+from vlmmerge.methods.statistics import Statistics
 
 Value = float | bool | str
 
@@ -49,37 +48,39 @@ class Parameter:
 class Draws:
     """What a random mask is keyed by: the recipe's seed and the tensor's place.
 
-    `first` is the index of the first element, for a tensor that comes in chunks; `sources` names
-    the sources in the order in which the method gets them.
+    `sources` names the sources in the order in which the method gets them.
     """
 
     seed: int
     tensor: str
     sources: Sequence[str]
-    first: int = 0
 
 
 class Method(Protocol):
-    """A merge method. Every tensor is float32, on one device, of one shape.
+    """A merge method.
 
-    `takes`: what `merge` gets of each source, its `weights` or its `deltas` against the base.
+    `base`: whether it needs the common base, goes without, or takes one where there is one.
+    `donors`: the least and the most that it takes.
     """
 
     name: ClassVar[str]
-    takes: ClassVar[Literal["weights", "deltas"]]
-    donors: ClassVar[tuple[int, int | None]]  # least and most
+    base: ClassVar[Literal["needed", "optional", "unused"]]
+    donors: ClassVar[tuple[int, int | None]]
     per_source: ClassVar[tuple[Parameter, ...]]
     shared: ClassVar[tuple[Parameter, ...]]
 
-    def merge(
+    def form(
         self,
-        base: "torch.Tensor | None",
-        sources: Sequence["torch.Tensor"],
+        tensor: Statistics,
         coefficients: Sequence[Mapping[str, float]],
         shared: Mapping[str, Value],
         draws: Draws,
-    ) -> "torch.Tensor":
-        """The merged tensor, float32. `sources` and `coefficients`: the recipient, then donors."""
+    ) -> Form:
+        """What the merge of one tensor comes to.
+
+        `tensor` answers what must be known of it as a whole; `coefficients` are those of the
+        recipient, then of the donors.
+        """
         ...
 
 
@@ -89,3 +90,4 @@ _LARGEST = 1e6
 WEIGHT = Parameter("weight", 1.0, -_LARGEST, _LARGEST)
 DENSITY = Parameter("density", 1.0, 0.0, 1.0, open_low=True)
 LAMBDA = Parameter("lambda", 1.0, -_LARGEST, _LARGEST)
+NORMALIZE = Parameter("normalize", True)

@@ -1,13 +1,13 @@
 """Spherical interpolation of two models' weights (Shoemake, 1985)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
+from vlmmerge.methods.forms import Blend, Form
 from vlmmerge.methods.method import Draws, Parameter, Value
-
-if TYPE_CHECKING:
-    import torch
+from vlmmerge.methods.statistics import Products, Statistics
 
 # Closer to parallel than this, the arc is a line.
 _PARALLEL = 0.9995
@@ -21,27 +21,27 @@ class Slerp:
     """
 
     name: ClassVar[str] = "slerp"
-    takes: ClassVar[Literal["weights", "deltas"]] = "weights"
+    base: ClassVar[Literal["needed", "optional", "unused"]] = "unused"
     donors: ClassVar[tuple[int, int | None]] = (1, 1)
     per_source: ClassVar[tuple[Parameter, ...]] = ()
     shared: ClassVar[tuple[Parameter, ...]] = (Parameter("t", 0.5, 0.0, 1.0),)
 
-    def merge(
+    def form(
         self,
-        base: "torch.Tensor | None",
-        sources: Sequence["torch.Tensor"],
+        tensor: Statistics,
         coefficients: Sequence[Mapping[str, float]],
         shared: Mapping[str, Value],
         draws: Draws,
-    ) -> "torch.Tensor":
-        import torch
+    ) -> Form:
+        (first, both), (_, second) = tensor.total(Products()).tolist()
+        return Blend(arc(first, second, both, float(shared["t"])))
 
-        start, end = sources
-        t = float(shared["t"])
-        lengths = start.norm() * end.norm()
-        cosine = float((start * end).sum() / lengths) if lengths > 0 else 1.0
-        if abs(cosine) > _PARALLEL:
-            return start * (1 - t) + end * t
-        angle = torch.arccos(torch.tensor(cosine, dtype=torch.float64))
-        first, second = torch.sin((1 - t) * angle), torch.sin(t * angle)
-        return start * float(first / torch.sin(angle)) + end * float(second / torch.sin(angle))
+
+def arc(first: float, second: float, both: float, t: float) -> tuple[float, float]:
+    """The two weights, of vectors with these squared lengths and this scalar product."""
+    lengths = math.sqrt(first * second)
+    cosine = both / lengths if lengths > 0 else 1.0
+    if abs(cosine) > _PARALLEL:
+        return 1 - t, t
+    angle = math.acos(cosine)
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)

@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from vlmmerge.methods.linear import weighted_sum
+from vlmmerge.methods.forms import AddVectors, Form
+from vlmmerge.methods.keeping import All
 from vlmmerge.methods.method import LAMBDA, WEIGHT, Draws, Parameter, Value
-
-if TYPE_CHECKING:
-    import torch
+from vlmmerge.methods.statistics import Statistics
 
 
 @dataclass(frozen=True)
@@ -16,19 +15,17 @@ class TaskArithmetic:
     """theta = theta_base + lambda sum_i w_i (theta_i - theta_base)."""
 
     name: ClassVar[str] = "task_arithmetic"
-    takes: ClassVar[Literal["weights", "deltas"]] = "deltas"
+    base: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT,)
     shared: ClassVar[tuple[Parameter, ...]] = (LAMBDA,)
 
-    def merge(
+    def form(
         self,
-        base: "torch.Tensor | None",
-        sources: Sequence["torch.Tensor"],
+        tensor: Statistics,
         coefficients: Sequence[Mapping[str, float]],
         shared: Mapping[str, Value],
         draws: Draws,
-    ) -> "torch.Tensor":
-        assert base is not None
-        total = weighted_sum(sources, [c["weight"] for c in coefficients])
-        return total.mul_(float(shared["lambda"])).add_(base)
+    ) -> Form:
+        weights = tuple(c["weight"] for c in coefficients)
+        return AddVectors(weights, (All(),) * len(weights), float(shared["lambda"]))

@@ -227,7 +227,7 @@ class Recipe:
         if len(donors) < least or (most is not None and len(donors) > most):
             wanted = f"{least}" if least == most else f"at least {least}"
             raise ConfigError(f"models.donors: {self.method} needs {wanted}, got {len(donors)}")
-        if self.rule.takes == "deltas" and self.models.base is None:
+        if self.rule.base == "needed" and self.models.base is None:
             raise ConfigError(f"models.base: {self.method} needs the common base")
         check_keys(self.coefficients, self.sources, "coefficients")
         for donor in donors if self.rule.per_source else ():
