@@ -5,6 +5,7 @@ torch and transformers are imported inside the verbs, so that help and errors co
 
 import argparse
 import importlib
+import logging
 import os
 import re
 import signal
@@ -191,6 +192,8 @@ def _job(verb: str, full_error: str | None) -> Callable[[Any], Any]:
         from hydra.types import RunMode
 
         _restore("HYDRA_FULL_ERROR", full_error)
+        # Of libraries only warnings are worth a line: matplotlib tells that it has looked at fonts.
+        logging.getLogger().setLevel(logging.WARNING)
         # Errors end the program here: Hydra would print lines of its own around them.
         with Guarded():
             if HydraConfig.get().mode == RunMode.MULTIRUN:

@@ -114,6 +114,15 @@ def test_a_search_refuses_to_have_no_output(cli: Cli, tmp_path: Path) -> None:
     refused(cli, tmp_path, "search", "experiment=quickstart", says="output: a folder is needed")
 
 
+def test_what_a_library_tells_on_its_first_day_is_not_shown(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "fonts"))  # no fonts are known yet
+    donors = "models.donors={ja: " + str(JA) + "}"
+    says = "has no split 'train'"
+    refused(cli, tmp_path, "search", *OWN, donors, "splits.search=train", "output=out", says=says)
+
+
 def test_a_search_refuses_a_donor_of_another_width(
     cli: Cli, tmp_path: Path, family: Family
 ) -> None:
