@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from vlmmerge.errors import ConfigError
 from vlmmerge.methods.forms import Form
@@ -81,6 +81,15 @@ class Method(Protocol):
         `tensor` answers what must be known of it as a whole; `coefficients` are those of the
         recipient, then of the donors.
         """
+        ...
+
+
+@runtime_checkable
+class Checked(Protocol):
+    """A method whose parameters bind each other."""
+
+    def check(self, coefficients: Mapping[str, Mapping[str, float]]) -> None:
+        """Raise `ConfigError` where the coefficients of a group, by source, do not fit."""
         ...
 
 

@@ -112,3 +112,11 @@ def check_depth(keys: Iterable[str], layers: int, where: str) -> None:
     for group in parse_keys(tuple(keys), where):
         if group.last is not None and group.last >= layers:
             raise ConfigError(f"{where}: {group.key} names a layer beyond the last, {layers - 1}")
+
+
+def samples(keys: Iterable[str]) -> list[Cell]:
+    """Cells enough that every combination of values that groups of these keys have is at one."""
+    lasts = [group.last for key in keys if (group := Group.parse(key, "")).last is not None]
+    layers = range(max(lasts, default=-1) + 2)
+    inside = [Cell(layer, module) for layer in layers for module in MODULES]
+    return [Cell(None, module) for module in _OUTSIDE] + inside

@@ -15,8 +15,8 @@ from vlmmerge.anatomy import BASE, RECIPIENT, Cell, Models
 from vlmmerge.checkpoints import Checkpoint, Source
 from vlmmerge.config import build, check_keys, load_option, plain, read_yaml, string_keys
 from vlmmerge.errors import ConfigError
-from vlmmerge.methods import Method, Parameter, Value
-from vlmmerge.recipes.groups import check_depth, lookup, parse_keys
+from vlmmerge.methods import Checked, Method, Parameter, Value
+from vlmmerge.recipes.groups import check_depth, lookup, parse_keys, samples
 
 Number = float | Mapping[str, float]  # for every group, or by group
 
@@ -117,6 +117,8 @@ class Recipe:
                 parse_keys(tuple(value), where)
             for key, number in value.items() if isinstance(value, Mapping) else [(None, value)]:
                 parameter.check(number, f"{where}.{key}" if key else where)
+        if isinstance(self.rule, Checked):
+            self._check_together(self.rule)
 
     @classmethod
     def from_config(cls, node: Mapping[str, Any], where: str = "recipe") -> "Recipe":
@@ -206,6 +208,17 @@ class Recipe:
         check_keys(self.shared, shared, f"shared ({self.method})")
         for name, by in self.shared.items():
             yield f"shared.{name}", shared[name], by
+
+    def _check_together(self, rule: Checked) -> None:
+        keys = [
+            key for _, _, value in self._values() if isinstance(value, Mapping) for key in value
+        ]
+        for cell in samples(keys):
+            try:
+                found = self.coefficients_at(cell)
+            except ConfigError:  # no group covers it, which matters only where a model has it
+                continue
+            rule.check(dict(zip(self.sources, found, strict=True)))
 
     def _check_choices(self) -> None:
         if self.embeddings not in ("merge", "exclude", "base"):
