@@ -36,6 +36,25 @@ class Blend:
 
 
 @dataclass(frozen=True)
+class RowBlend:
+    """sum_i w_i theta_i row by row, or theta_base + sum_i w_i d_i (`deltas`).
+
+    `weights` [rows, sources] has a number for every row of the tensor.
+    """
+
+    weights: "torch.Tensor"
+    deltas: bool = False
+
+    def apply(self, chunk: Chunk) -> "torch.Tensor":
+        found = chunk.deltas if self.deltas else chunk.sources
+        weights = self.weights[chunk.first : chunk.last].to(found[0])
+        total = found[0] * weights[:, :1]
+        for i, x in enumerate(found[1:], 1):
+            total += x * weights[:, i : i + 1]
+        return chunk.base + total if self.deltas else total
+
+
+@dataclass(frozen=True)
 class Base:
     """theta_base, as it is."""
 

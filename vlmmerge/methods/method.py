@@ -16,8 +16,8 @@ Value = float | bool | str
 class Parameter:
     """A parameter of a method: its default, and what it may be.
 
-    A number lies in [`low`, `high`] (`open_low`: without its lower end), a choice in `choices`,
-    a switch is true or false.
+    A number lies in [`low`, `high`] (`open_low`: without its lower end; `whole`: with no decimals),
+    a choice in `choices`, a switch is true or false.
     """
 
     name: str
@@ -26,6 +26,7 @@ class Parameter:
     high: float = math.inf
     open_low: bool = False
     choices: tuple[str, ...] = ()
+    whole: bool = False
 
     def check(self, value: object, where: str) -> Value:
         """`value` as this parameter's type; `ConfigError` naming the config key `where` if not."""
@@ -41,6 +42,8 @@ class Parameter:
         if not low or not value <= self.high or math.isinf(value):
             bracket = "(" if self.open_low else "["
             raise ConfigError(f"{where}: {value} is outside {bracket}{self.low}, {self.high}]")
+        if self.whole and value != int(value):
+            raise ConfigError(f"{where}: {value} is not a whole number")
         return float(value)
 
 

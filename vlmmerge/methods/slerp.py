@@ -37,11 +37,16 @@ class Slerp:
         return Blend(arc(first, second, both, float(shared["t"])))
 
 
-def arc(first: float, second: float, both: float, t: float) -> tuple[float, float]:
-    """The two weights, of vectors with these squared lengths and this scalar product."""
+def arc(
+    first: float, second: float, both: float, t: float, parallel: float = _PARALLEL
+) -> tuple[float, float]:
+    """The two weights, of vectors with these squared lengths and this scalar product.
+
+    Where the cosine of their angle is beyond `parallel` the arc is a line.
+    """
     lengths = math.sqrt(first * second)
     cosine = both / lengths if lengths > 0 else 1.0
-    if abs(cosine) > _PARALLEL:
+    if abs(cosine) > parallel:
         return 1 - t, t
     angle = math.acos(cosine)
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
