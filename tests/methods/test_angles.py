@@ -81,6 +81,14 @@ def test_zeros_have_no_direction(name: str) -> None:
     assert torch.allclose(opposite, torch.zeros_like(a), atol=1e-6)
 
 
+def test_projected_tangents_leave_the_weighted_mean() -> None:
+    a, b, c = tensors(4, 3)
+    out = merged("multislerp", None, [a, b, c], [W, {"weight": 2.0}, W], tangent="projection")
+    mean = a / a.norm() + 2 * b / b.norm() + c / c.norm()
+    length = (a.norm() + 2 * b.norm() + c.norm()) / 4
+    assert torch.allclose(out, length * mean / mean.norm(), atol=1e-6)
+
+
 def test_model_stock_goes_as_far_as_angles_say() -> None:
     base = torch.zeros(2, 3)
     vectors = [torch.eye(3)[[i, i]] for i in range(3)]

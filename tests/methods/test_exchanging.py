@@ -34,6 +34,14 @@ def test_ram_averages_what_changed() -> None:
     assert torch.allclose(out, base + torch.tensor([0.5, 0.0, 2.0, -2.0]))
 
 
+def test_ram_plus_lifts_what_one_source_changed() -> None:
+    base = torch.zeros(5)
+    vectors = [torch.tensor([1.0, 1, 1, 0, 0]), torch.tensor([0.0, 3, 3, 2, 2])]
+    out = merged("ram", base, vectors, [{}, {}], r=0.5, alpha=1.5)
+    # rho: 2 / 1, cut at 1.5, and 2 / 2
+    assert torch.allclose(out, torch.tensor([1.75, 2.0, 2.0, 3.0, 3.0]))
+
+
 def test_sce_selects_calculates_erases() -> None:
     base = torch.zeros(4)
     a = torch.tensor([2.0, 1.0, 1.0, 0.0])

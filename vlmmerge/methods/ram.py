@@ -18,14 +18,20 @@ class Ram:
     """theta = theta_base + the mean of those d_i whose |d_i| > epsilon, element by element.
 
     What one source alone changed is not diluted by the others, which did not; what none did stays
-    the base's.
+    the base's. With `r` above 0 (RAM+) what source i alone changed is multiplied by
+    1 + r min(rho_i, alpha), rho_i = how many elements it changed with others / how many alone;
+    here they are counted in each tensor, as mergekit's `ramplus_tl` does, in the paper in the model.
     """
 
     name: ClassVar[str] = "ram"
     base: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
     donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = ()
-    shared: ClassVar[tuple[Parameter, ...]] = (Parameter("epsilon", 1e-5, 0.0),)
+    shared: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("epsilon", 1e-5, 0.0),
+        Parameter("r", 0.0, 0.0, 1e6),
+        Parameter("alpha", 0.2, 0.0, 1e6),
+    )
 
     def form(
         self,
@@ -34,22 +40,46 @@ class Ram:
         shared: Mapping[str, Value],
         draws: Draws,
     ) -> Form:
-        return MeanOfChanged(float(shared["epsilon"]))
+        epsilon, r, alpha = (float(shared[name]) for name in ("epsilon", "r", "alpha"))
+        if r == 0:
+            return MeanOfChanged(epsilon, (1.0,) * len(coefficients))
+        counts = tensor.total(Changes(epsilon)).tolist()
+        ratios = [together / alone if alone else 0.0 for together, alone in counts]
+        return MeanOfChanged(epsilon, tuple(1 + r * min(rho, alpha) for rho in ratios))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many elements each of k sources changed, with others and alone: float64 [k, 2]."""
+
+    epsilon: float
+
+    def of(self, chunk: Chunk) -> "torch.Tensor":
+        import torch
+
+        changed = torch.stack([delta.abs() > self.epsilon for delta in chunk.deltas])
+        alone = (changed & (changed.sum(0) == 1)).sum((1, 2))
+        return torch.stack([changed.sum((1, 2)) - alone, alone], dim=1).double()
 
 
 @dataclass(frozen=True)
 class MeanOfChanged:
-    """theta_base + the mean of the task vectors that are larger than `epsilon` in an element."""
+    """theta_base + the mean of the task vectors that are larger than `epsilon` in an element.
+
+    One that is so alone is multiplied by its source's number in `alone`.
+    """
 
     epsilon: float
+    alone: tuple[float, ...]
 
     def apply(self, chunk: Chunk) -> "torch.Tensor":
         import torch
 
-        total = torch.zeros_like(chunk.base)
         count = torch.zeros_like(chunk.base)
         for delta in chunk.deltas:
-            changed = delta.abs() > self.epsilon
-            total += delta * changed
-            count += changed
+            count += delta.abs() > self.epsilon
+        total = torch.zeros_like(chunk.base)
+        for delta, factor in zip(chunk.deltas, self.alone, strict=True):
+            own = torch.where(count == 1, delta * factor, delta)
+            total += own * (delta.abs() > self.epsilon)
         return chunk.base + total / count.clamp(min=1)

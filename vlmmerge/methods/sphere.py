@@ -29,13 +29,19 @@ class MultiSlerp:
     With a base x_i are task vectors and theta = theta_base + x. Sources no longer than `eps` have
     no direction and are left out; where m is no longer, the mean is linear. After Goddard's
     "Multi-SLERP" (2025), https://goddard.blog/posts/multislerp-wow-what-a-cool-idea.
+
+    `tangent: projection` takes u - cos(a) m for log_m(u), as mergekit 0.1.5 does. These sum to 0,
+    so that x = (sum_i w_i |x_i|) m.
     """
 
     name: ClassVar[str] = "multislerp"
     base: ClassVar[Literal["needed", "optional", "unused"]] = "optional"
     donors: ClassVar[tuple[int, int | None]] = (2, None)
     per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT,)
-    shared: ClassVar[tuple[Parameter, ...]] = (Parameter("eps", 1e-8, 0.0, 1.0),)
+    shared: ClassVar[tuple[Parameter, ...]] = (
+        Parameter("eps", 1e-8, 0.0, 1.0),
+        Parameter("tangent", "log", choices=("log", "projection")),
+    )
 
     def form(
         self,
@@ -46,7 +52,8 @@ class MultiSlerp:
     ) -> Form:
         products = tensor.total(Products(tensor.has_base))
         weights = [c["weight"] for c in coefficients]
-        return blend(mean(products, weights, 1, 0.0, float(shared["eps"])), tensor.has_base)
+        steps = 1 if shared["tangent"] == "log" else 0
+        return blend(mean(products, weights, steps, 0.0, float(shared["eps"])), tensor.has_base)
 
 
 @dataclass(frozen=True)
