@@ -122,3 +122,15 @@ def test_bad_ranges_are_refused(span: dict[str, float], message: str) -> None:
     spec = SpaceSpec("global", {"density": {"low": 0.1, "high": 1.5, "start": 1}})
     with pytest.raises(ConfigError, match="outside"):
         MergeSpace.build(spec, template(), CELLS)
+
+
+def test_a_range_is_narrowed_to_what_the_method_can_use() -> None:
+    spread = {"all": 0.1, "layers.0": 0.2}
+    coefficients = {"d0": {"epsilon": spread}, "d1": {}}
+    searched = space("global", template("della", coefficients=coefficients))
+    found = {d.source: d.range for d in searched.dimensions if d.parameter == "density"}
+    ends = {source: (span.low, span.high, span.start) for source, span in found.items()}
+    assert ends["d0"] == pytest.approx((0.21, 0.79, 0.79))
+    assert ends["d1"] == pytest.approx((0.16, 0.84, 0.84))
+    for x in (0.0, 0.5, 1.0):
+        searched.recipe([x] * len(searched))  # is no error

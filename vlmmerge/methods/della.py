@@ -1,5 +1,6 @@
 """DELLA: drop elements of task vectors by chance and rank (Deep et al., 2406.11617)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -51,6 +52,9 @@ class DellaLinear:
     def check(self, coefficients: Mapping[str, Mapping[str, float]]) -> None:
         check_probabilities(coefficients)
 
+    def range_of(self, parameter: str, values: Mapping[str, float]) -> tuple[float, float]:
+        return range_of_density(parameter, values)
+
 
 @dataclass(frozen=True)
 class Della:
@@ -84,6 +88,9 @@ class Della:
     def check(self, coefficients: Mapping[str, Mapping[str, float]]) -> None:
         check_probabilities(coefficients)
 
+    def range_of(self, parameter: str, values: Mapping[str, float]) -> tuple[float, float]:
+        return range_of_density(parameter, values)
+
 
 def check_probabilities(coefficients: Mapping[str, Mapping[str, float]]) -> None:
     """Raise `ConfigError` where a source's probabilities do not lie in (0, 1)."""
@@ -94,6 +101,13 @@ def check_probabilities(coefficients: Mapping[str, Mapping[str, float]]) -> None
                 f"coefficients.{source}: density {density:g} -+ epsilon {epsilon:g} must lie in"
                 " (0, 1); lower epsilon, or give density 1 to keep everything"
             )
+
+
+def range_of_density(parameter: str, values: Mapping[str, float]) -> tuple[float, float]:
+    """Densities whose probabilities lie in [0.01, 0.99]: what stays is divided by them."""
+    if parameter != "density":
+        return -math.inf, math.inf
+    return values["epsilon"] + 0.01, 0.99 - values["epsilon"]
 
 
 def drops_by_rank(

@@ -96,6 +96,15 @@ class Checked(Protocol):
         ...
 
 
+@runtime_checkable
+class Narrowing(Protocol):
+    """A method one of whose parameters has a range that depends on others."""
+
+    def range_of(self, parameter: str, values: Mapping[str, float]) -> tuple[float, float]:
+        """What a search may give a per-source parameter where the source's others are `values`."""
+        ...
+
+
 # Beyond this no merge of 16-bit floats is finite.
 _LARGEST = 1e6
 

@@ -24,8 +24,8 @@ class NuSlerp:
     x_0 is the recipient's, x_1 the donor's: their weights, or with a base their task vectors, and
     theta = theta_base + x. a is the angle between the two as flat vectors, or between each pair of
     rows (`row_wise`). Vectors without an angle, parallel ones or zeros, are mixed linearly; weights
-    that cancel mean t = 1/2. After mergekit's method of this name (there is no paper); `row_wise` is
-    what it does with `nuslerp_flatten: false` (its `nuslerp_row_wise: true` goes by columns).
+    that cancel mean t = 1/2. After mergekit's method of this name: there is no paper. `row_wise` is
+    its `nuslerp_flatten: false` (its `nuslerp_row_wise: true` goes by columns).
     """
 
     name: ClassVar[str] = "nuslerp"

@@ -19,8 +19,8 @@ class Ram:
 
     What one source alone changed is not diluted by the others, which did not; what none did stays
     the base's. With `r` above 0 (RAM+) what source i alone changed is multiplied by
-    1 + r min(rho_i, alpha), rho_i = how many elements it changed with others / how many alone;
-    here they are counted in each tensor, as mergekit's `ramplus_tl` does, in the paper in the model.
+    1 + r min(rho_i, alpha), rho_i = how many elements it changed with others / how many alone,
+    counted in each tensor as in mergekit's `ramplus_tl`, where the paper counts in the model.
     """
 
     name: ClassVar[str] = "ram"

@@ -245,7 +245,8 @@ class Recipe:
         check_keys(self.coefficients, self.sources, "coefficients")
         for donor in donors if self.rule.per_source else ():
             if donor not in self.coefficients:
-                raise ConfigError(f"coefficients.{donor}: left out; every donor needs a weight")
+                needed = self.rule.per_source[0].name
+                raise ConfigError(f"coefficients.{donor}: left out; every donor needs a {needed}")
 
 
 def _plain(value: Any) -> Any:

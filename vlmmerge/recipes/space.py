@@ -1,13 +1,13 @@
 """MergeSpace: the map between a vector in [0,1]^n and a Recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from vlmmerge.anatomy import RECIPIENT, Cell
 from vlmmerge.config import check_keys
 from vlmmerge.errors import ConfigError
-from vlmmerge.methods import Parameter
+from vlmmerge.methods import Narrowing, Parameter
 from vlmmerge.recipes.recipe import Recipe
 
 # Coefficients are rounded to so many decimals: a recipe reads well and says all of what was scored.
@@ -85,6 +85,9 @@ class MergeSpace:
             if parameter.name in spec.parameters:
                 where = f"space.parameters.{parameter.name}"
                 span = _range(spec.parameters[parameter.name], parameter, where)
+                if source is not None and isinstance(rule, Narrowing):
+                    values = _values(spec, template, source, cells)
+                    span = _narrowed(span, rule, parameter.name, values)
                 searched += [
                     Dimension(source, parameter.name, keys, span)
                     for keys in cut(span.groups or spec.groups, cells)
@@ -182,6 +185,25 @@ def _range(node: Mapping[str, Any], parameter: Parameter, where: str) -> Range:
     for end in ("low", "high"):
         parameter.check(getattr(span, end), f"{where}.{end}")
     return span
+
+
+def _values(
+    spec: SpaceSpec, template: Recipe, source: str, cells: Sequence[Cell]
+) -> list[dict[str, float]]:
+    """A source's parameters wherever they differ; of what is searched, the upper ends."""
+    ends = {name: node["high"] for name, node in spec.parameters.items() if "high" in node}
+    place = template.sources.index(source)
+    return [{**template.coefficients_at(cell)[place], **ends} for cell in cells]
+
+
+def _narrowed(
+    span: Range, rule: Narrowing, parameter: str, values: Iterable[Mapping[str, float]]
+) -> Range:
+    """As much of a range as a method can use."""
+    ends = [rule.range_of(parameter, found) for found in values]
+    low = max(span.low, *(low for low, _ in ends))
+    high = min(span.high, *(high for _, high in ends))
+    return replace(span, low=low, high=high, start=min(max(span.start, low), high))
 
 
 def _unit(value: float, span: Range) -> float:
