@@ -25,6 +25,8 @@ def operands(
     sources: Sequence[torch.Tensor],
     base: torch.Tensor | None = None,
     bases: Sequence[torch.Tensor] | None = None,
+    extras: Sequence[torch.Tensor] = (),
+    grams: Sequence[torch.Tensor] = (),
 ) -> Operands:
     """Tensors as a method reads them; `bases`: each source's own, the common one where left out."""
 
@@ -38,7 +40,8 @@ def operands(
         own = [held(b) for b in bases]
     views = [held(s) for s in sources]
     rows, columns = views[0].tensor.shape
-    return Operands(rows, columns, views, shared, own)
+    informations = [held(extra) for extra in extras]
+    return Operands(rows, columns, views, shared, own, informations, [held(g) for g in grams])
 
 
 def merged(
@@ -52,11 +55,13 @@ def merged(
     dtype: torch.dtype = torch.float32,
     seed: int = 3,
     tensor: str = TENSOR,
+    extras: Sequence[torch.Tensor] = (),
+    grams: Sequence[torch.Tensor] = (),
     **shared: object,
 ) -> torch.Tensor:
     """The merge of whole weights (not of task vectors), recipient first."""
     rule = method(name)
-    read = operands(sources, base, bases)
+    read = operands(sources, base, bases, extras, grams)
     draws = Draws(seed, tensor, names or [f"s{i}" for i in range(len(sources))])
     with Workers(1) as workers:
         cuts = ModelCuts()

@@ -5,28 +5,37 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support import Family
 from transformers import LlamaForCausalLM, LlavaForConditionalGeneration
 
 from vlmmerge import Recipe
-from vlmmerge.anatomy import align
-from vlmmerge.config import options
+from vlmmerge.anatomy import Anatomy, align
+from vlmmerge.checkpoints.statistics import file_of
+from vlmmerge.config import build, load_option, options, plain
 from vlmmerge.errors import EngineError
 from vlmmerge.merging import ResidentMerge, write_merge
 from vlmmerge.merging.tensor import MergedTensor
+from vlmmerge.methods import Method
 from vlmmerge.search.loop import transplant
+
+
+def coefficients(method: str, weight: object) -> dict[str, dict[str, object]]:
+    rule: Method = build(plain(load_option("method", method)), "method")
+    first = [parameter.name for parameter in rule.per_source][:1]
+    return {"ja": dict.fromkeys(first, weight)} if first else {}
 
 
 def recipe(family: Family, method: str, weight: object, **shared: object) -> Recipe:
     return Recipe.from_config(
         {
             "models": {
-                "recipient": str(family.vlm),
-                "base": str(family.base),
-                "donors": {"ja": str(family.donor)},
+                "recipient": family.vlm,
+                "base": family.base,
+                "donors": {"ja": family.donor},
             },
             "method": method,
-            "coefficients": {} if method == "slerp" else {"ja": {"weight": weight}},
+            "coefficients": coefficients(method, weight),
             "shared": shared,
             "seed": 7,
         }
@@ -37,13 +46,33 @@ def live(family: Family) -> LlavaForConditionalGeneration:
     return LlavaForConditionalGeneration.from_pretrained(family.vlm, dtype=torch.float32)
 
 
+@pytest.fixture(scope="module")
+def informed(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Family:
+    """The same models with statistics made up for each, `{path, statistics}`."""
+    generator = torch.Generator().manual_seed(0)
+
+    def made_up(path: Path) -> dict[str, str]:
+        folder = tmp_path_factory.mktemp("statistics")
+        shapes = Anatomy.of(path).backbone
+        fisher = {name: torch.rand(shape, generator=generator) for name, shape in shapes.items()}
+        inputs = {n: torch.randn(50, s[1], generator=generator) for n, s in shapes.items() if s[1:]}
+        save_file(fisher, file_of(folder, "fisher"))
+        save_file({n: x.T @ x for n, x in inputs.items() if "proj" in n}, file_of(folder, "gram"))
+        return {"path": str(path), "statistics": str(folder)}
+
+    return replace(family, vlm=made_up(family.vlm), donor=made_up(family.donor))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("method", options("method"))
-def test_equals_the_written_merge(family: Family, tmp_path: Path, method: str) -> None:
-    wanted = recipe(family, method, {"all": 0.6, "layers.0-1.attn": 1.2})
+def test_equals_the_written_merge(
+    family: Family, informed: Family, tmp_path: Path, method: str
+) -> None:
+    models = informed if method in ("fisher", "regmean") else family
+    wanted = recipe(models, method, {"all": 0.6, "layers.0-1.attn": 1.2})
     model = live(family)
     resident = ResidentMerge(align(wanted.models.open()), model, ["ja"])
     # By way of others, so that what is left over from them would show.
-    resident.apply(recipe(family, method, 0.1))
+    resident.apply(recipe(models, method, 0.1))
     resident.apply(transplant(wanted, "ja"))
     resident.apply(wanted)
     write_merge(wanted, tmp_path / "out")

@@ -115,6 +115,6 @@ def test_steps_are_counted_in_whole_numbers() -> None:
 
 
 def test_who_needs_what() -> None:
-    assert method("model_stock").donors == (2, None)
+    assert method("model_stock").donors == (1, None)
     assert method("nuslerp").donors == (1, 1)
     assert [method(n).base for n in ("nuslerp", "multislerp", "karcher")] == ["optional"] * 3

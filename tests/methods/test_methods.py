@@ -213,5 +213,5 @@ def test_sources_are_left_as_they_were(name: str) -> None:
     base, a, b = tensors(9, 3)
     copies = [x.clone() for x in (base, a, b)]
     coefficient = {p.name: 0.5 for p in method(name).per_source}
-    run(name, base, [a, b], [coefficient, coefficient])
+    run(name, base, [a, b], [coefficient, coefficient], extras=[a.abs(), b.abs()])
     assert all(torch.equal(x, y) for x, y in zip(copies, (base, a, b), strict=True))

@@ -10,6 +10,8 @@ from vlmmerge.errors import CheckpointError, ConfigError
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 
+_KEYS = {"path", "revision", "base", "statistics"}
+
 
 @dataclass(frozen=True)
 class Source:
@@ -18,6 +20,7 @@ class Source:
     path: str
     revision: str | None = None
     base: "Source | None" = None  # what this donor's task vector is taken against
+    statistics: str | None = None  # a folder that `vlmmerge statistics` made of it
 
     @classmethod
     def parse(cls, spec: object, where: str) -> "Source":
@@ -32,13 +35,14 @@ class Source:
                 if at and not Path(spec).exists():
                     return cls(path, revision)
                 return cls(spec)
-            case Mapping() if "path" in spec and spec.keys() <= {"path", "revision", "base"}:
+            case Mapping() if "path" in spec and spec.keys() <= _KEYS:
                 named = cls.parse(spec["path"], f"{where}.path")
-                base = spec.get("base")
+                base, statistics = spec.get("base"), spec.get("statistics")
                 return cls(
                     named.path,
                     spec.get("revision") or named.revision,
                     None if base is None else cls.parse(base, f"{where}.base"),
+                    None if statistics is None else str(statistics),
                 )
         raise ConfigError(
             f"{where}: {spec!r} is no model; give a folder, org/name@revision or {{path, revision}}"
@@ -46,8 +50,13 @@ class Source:
 
     def to_config(self) -> str | dict[str, object]:
         """The shortest form that `parse` reads back."""
-        if self.base is not None:
-            plain = {"path": self.path, "revision": self.revision, "base": self.base.to_config()}
+        if self.base is not None or self.statistics is not None:
+            plain = {
+                "path": self.path,
+                "revision": self.revision,
+                "base": None if self.base is None else self.base.to_config(),
+                "statistics": self.statistics,
+            }
             return {key: value for key, value in plain.items() if value is not None}
         return self.path if self.revision is None else f"{self.path}@{self.revision}"
 
@@ -55,7 +64,8 @@ class Source:
         """The same model, named so that it is found from any working directory."""
         local = Path(self.path).expanduser()
         path = str(local.resolve()) if local.exists() else self.path
-        return Source(path, self.revision, self.base and self.base.absolute())
+        statistics = self.statistics and str(Path(self.statistics).expanduser().resolve())
+        return Source(path, self.revision, self.base and self.base.absolute(), statistics)
 
     def folder(self) -> Path | None:
         """The local folder that is named; None where a repository of the hub is.

@@ -10,6 +10,7 @@ from vlmmerge.anatomy import RECIPIENT, Alignment
 from vlmmerge.anatomy.layout import Unit
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
 from vlmmerge.checkpoints.mapping import Mappings
+from vlmmerge.checkpoints.statistics import Kind, SavedStatistics
 from vlmmerge.checkpoints.writer import as_bytes
 from vlmmerge.errors import CheckpointError
 from vlmmerge.methods.operands import Held, View
@@ -33,6 +34,11 @@ class LiveTensors:
         self._checkpoints: dict[str, Checkpoint] = {RECIPIENT: models.recipient, **models.sources}
         self._mappings = Mappings()
         self._lock = threading.Lock()
+        self._statistics = {
+            model: SavedStatistics.open(checkpoint.source.statistics)
+            for model, checkpoint in self._checkpoints.items()
+            if checkpoint.source.statistics is not None
+        }
         self._rebuilt: dict[str, tuple[Unit, dict[str, torch.Tensor]]] = {}
         for model, layout in self._layouts.items():
             for live, again in layout.also.items():
@@ -51,6 +57,19 @@ class LiveTensors:
                 self._check(found, model, live)
                 return Held(found.reshape(matrix(info.shape)))
         return Rebuilt(self, model, live)
+
+    def statistic(self, model: str, live: str, kind: Kind) -> View | None:
+        """A live tensor's Fisher information or Gram matrix, where the model came with one.
+
+        Raises `CheckpointError` where it is of another model.
+        """
+        if model not in self._statistics:
+            return None
+        columns = matrix(self.shape(model, live))[1]
+        wanted = self.shape(model, live) if kind == "fisher" else (columns, columns)
+        info = self._statistics[model].info(live, kind, wanted)
+        found = None if info is None else self._mappings.tensor(info)
+        return None if found is None else Held(found.reshape(matrix(wanted)))
 
     def release(self, model: str, live: str) -> None:
         """Let go of what a view of this tensor has in memory."""

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import RECIPIENT, Meeting
 from vlmmerge.anatomy.cells import EMBED, HEAD
+from vlmmerge.checkpoints.statistics import KINDS, Kind
 from vlmmerge.errors import EngineError
 from vlmmerge.merging.reading import LiveTensors, matrix
 from vlmmerge.merging.views import operands_of
 from vlmmerge.methods import Draws
 from vlmmerge.methods.forms import Base, Blend, Form
 from vlmmerge.methods.kernels import Measured, ModelCuts, Workers, merge_span, spans
-from vlmmerge.methods.operands import Operands
+from vlmmerge.methods.operands import Operands, View
 from vlmmerge.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -43,7 +44,12 @@ class MergedTensor:
         self.shape = whole if meeting.added is None else (meeting.added.length, *whole[1:])
         self._rows = matrix(whole)[0]
         self._whole = Operands(*matrix(whole), (self._views[RECIPIENT],))
-        self.measured = Measured(operands_of(meeting, donors, self._views, whole), workers, cuts)
+        statistics = [
+            _of_all(tensors, {RECIPIENT: meeting.live, **meeting.sources}, donors, kind)
+            for kind in KINDS
+        ]
+        operands = operands_of(meeting, donors, self._views, whole, *statistics)
+        self.measured = Measured(operands, workers, cuts)
 
     @property
     def spans(self) -> list[Span]:
@@ -114,6 +120,15 @@ class MergedTensor:
                     total[i] += self._views[donor].read(row, row + 1)[0].float()
                     count[i] += 1
         out[low - span[0] : high - span[0]] = (total / count).to(dtype)
+
+
+def _of_all(
+    tensors: LiveTensors, live: Mapping[str, str], donors: Sequence[str], kind: Kind
+) -> list[View]:
+    """A statistic of every source, recipient first; nothing where one lacks it."""
+    found = [tensors.statistic(name, live[name], kind) for name in (RECIPIENT, *donors)]
+    known = [view for view in found if view is not None]
+    return known if len(known) == len(found) else []
 
 
 def not_finite(name: str, dtype: "torch.dtype") -> EngineError:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import BASE, RECIPIENT, Meeting, base_of
 from vlmmerge.merging.reading import matrix
-from vlmmerge.methods.operands import Operands, View
+from vlmmerge.methods.operands import Operands, View, Zeros
 
 if TYPE_CHECKING:
     import torch
@@ -48,12 +48,18 @@ class Picked:
 
 
 def operands_of(
-    meeting: Meeting, donors: Sequence[str], views: dict[str, View], shape: Sequence[int]
+    meeting: Meeting,
+    donors: Sequence[str],
+    views: dict[str, View],
+    shape: Sequence[int],
+    informations: Sequence[View] = (),
+    grams: Sequence[View] = (),
 ) -> Operands:
     """What a method reads of one tensor; `views`: those of the recipient and of every source.
 
     A row that a source lacks is taken from its base (its delta is then zero), and without a base
-    from the recipient.
+    from the recipient; there is no Fisher information of it. `informations` and `grams` are of the
+    recipient, then of the donors.
     """
     rows, columns = matrix(shape)
     if meeting.rows is None:
@@ -70,5 +76,12 @@ def operands_of(
             for d in donors
         }
         theirs = [Picked(views[d], index[d], own[d] or mine) for d in donors]
+        places = [meeting.rows.recipient, *(index[d] for d in donors)][: len(informations)]
+        informations = [
+            Picked(view, place, Zeros(columns))
+            for view, place in zip(informations, places, strict=True)
+        ]
     bases = [] if base is None else [base, *(view for view in own.values() if view is not None)]
-    return Operands(rows, columns, (mine, *theirs), base, tuple(bases))
+    return Operands(
+        rows, columns, (mine, *theirs), base, tuple(bases), tuple(informations), tuple(grams)
+    )

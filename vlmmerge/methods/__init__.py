@@ -1,5 +1,5 @@
 """Merge methods: what each makes of a tensor's numbers, one file a family."""
 
-from vlmmerge.methods.method import Checked, Draws, Method, Narrowing, Parameter, Value
+from vlmmerge.methods.method import Checked, Draws, Informed, Method, Narrowing, Parameter, Value
 
-__all__ = ["Checked", "Draws", "Method", "Narrowing", "Parameter", "Value"]
+__all__ = ["Checked", "Draws", "Informed", "Method", "Narrowing", "Parameter", "Value"]

@@ -105,6 +105,13 @@ class Narrowing(Protocol):
         ...
 
 
+@runtime_checkable
+class Informed(Protocol):
+    """A method that needs statistics of every source, of this kind."""
+
+    statistics: ClassVar[Literal["fisher", "gram"]]
+
+
 # Beyond this no merge of 16-bit floats is finite.
 _LARGEST = 1e6
 

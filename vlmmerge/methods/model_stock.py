@@ -23,7 +23,7 @@ class ModelStock:
 
     name: ClassVar[str] = "model_stock"
     base: ClassVar[Literal["needed", "optional", "unused"]] = "needed"
-    donors: ClassVar[tuple[int, int | None]] = (2, None)
+    donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = ()
     shared: ClassVar[tuple[Parameter, ...]] = (Parameter("filter_wise", False),)
 

@@ -37,13 +37,32 @@ class Held:
 
 
 @dataclass(frozen=True)
+class Zeros:
+    """A view of nothing but zeros, of so many columns."""
+
+    columns: int
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        return torch.float32
+
+    def read(self, first: int, last: int) -> "torch.Tensor":
+        import torch
+
+        return torch.zeros(last - first, self.columns)
+
+
+@dataclass(frozen=True)
 class Operands:
     """All that a method reads of one tensor.
 
     A tensor of any shape is a matrix here: its last dimension the `columns`, all others the rows;
     a vector is one row. `sources` are the recipient, then the donors; `bases` what the task vector
-    of each is taken against, `base` or its own, empty where there is no base. `extras`: what else a
-    method needs of each source (a Fisher information), of the tensor's shape; mostly nothing.
+    of each is taken against, `base` or its own, empty where there is no base. `extras`: the Fisher
+    information of each source, of the tensor's shape, and `grams`: the Gram matrix of what each
+    source's linear layer saw, [columns, columns]; nothing where a source has none.
     """
 
     rows: int
@@ -52,6 +71,7 @@ class Operands:
     base: View | None = None
     bases: Sequence[View] = ()
     extras: Sequence[View] = ()
+    grams: Sequence[View] = ()
 
     @property
     def elements(self) -> int:

@@ -36,7 +36,7 @@ class MultiSlerp:
 
     name: ClassVar[str] = "multislerp"
     base: ClassVar[Literal["needed", "optional", "unused"]] = "optional"
-    donors: ClassVar[tuple[int, int | None]] = (2, None)
+    donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT,)
     shared: ClassVar[tuple[Parameter, ...]] = (
         Parameter("eps", 1e-8, 0.0, 1.0),
@@ -69,7 +69,7 @@ class Karcher:
 
     name: ClassVar[str] = "karcher"
     base: ClassVar[Literal["needed", "optional", "unused"]] = "optional"
-    donors: ClassVar[tuple[int, int | None]] = (2, None)
+    donors: ClassVar[tuple[int, int | None]] = (1, None)
     per_source: ClassVar[tuple[Parameter, ...]] = (WEIGHT,)
     shared: ClassVar[tuple[Parameter, ...]] = (
         Parameter("max_iter", 10, 0, 10_000, whole=True),

@@ -4,11 +4,12 @@ A method asks for a quantity, a small frozen dataclass that says what is summed 
 `of`, in plain PyTorch. Answers are kept by quantity: a search asks again for every candidate.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from vlmmerge.methods.keeping import Cut, Keep
-from vlmmerge.methods.operands import Chunk
+from vlmmerge.methods.operands import Chunk, View
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,11 @@ class Statistics(Protocol):
 
     @property
     def has_base(self) -> bool: ...
+
+    @property
+    def grams(self) -> Sequence[View]:
+        """Each source's Gram matrix [columns, columns]; nothing where a source has none."""
+        ...
 
     def total(self, quantity: Quantity) -> "torch.Tensor":
         """The sum of a quantity that is one float64 tensor of a fixed shape for each chunk."""

@@ -15,7 +15,7 @@ from vlmmerge.anatomy import BASE, RECIPIENT, Cell, Models
 from vlmmerge.checkpoints import Checkpoint, Source
 from vlmmerge.config import build, check_keys, load_option, plain, read_yaml, string_keys
 from vlmmerge.errors import ConfigError
-from vlmmerge.methods import Checked, Method, Parameter, Value
+from vlmmerge.methods import Checked, Informed, Method, Parameter, Value
 from vlmmerge.recipes.groups import check_depth, lookup, parse_keys, samples
 
 Number = float | Mapping[str, float]  # for every group, or by group
@@ -242,6 +242,14 @@ class Recipe:
             raise ConfigError(f"models.donors: {self.method} needs {wanted}, got {len(donors)}")
         if self.rule.base == "needed" and self.models.base is None:
             raise ConfigError(f"models.base: {self.method} needs the common base")
+        if isinstance(self.rule, Informed):
+            named = {f"donors.{name}": source for name, source in self.models.donors.items()}
+            for where, source in {RECIPIENT: self.models.recipient, **named}.items():
+                if source.statistics is None:
+                    raise ConfigError(
+                        f"models.{where}: {self.method} needs its statistics; make them by"
+                        " `vlmmerge statistics` and give {path, statistics}"
+                    )
         check_keys(self.coefficients, self.sources, "coefficients")
         for donor in donors if self.rule.per_source else ():
             if donor not in self.coefficients:

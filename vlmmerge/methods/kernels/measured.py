@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vlmmerge.methods.keeping import NO_CUT, Cut
 from vlmmerge.methods.kernels.spans import Span, count_span, sum_span
 from vlmmerge.methods.kernels.workers import Workers, spans
-from vlmmerge.methods.operands import Operands
+from vlmmerge.methods.operands import Operands, View
 from vlmmerge.methods.statistics import Quantity, Scope
 
 if TYPE_CHECKING:
@@ -48,6 +48,10 @@ class Measured:
     @property
     def has_base(self) -> bool:
         return self.operands.base is not None
+
+    @property
+    def grams(self) -> Sequence[View]:
+        return self.operands.grams
 
     def total(self, quantity: Quantity) -> "torch.Tensor":
         return self._once(("total", quantity), lambda: self._sum(quantity))
