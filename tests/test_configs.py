@@ -14,7 +14,7 @@ from vlmmerge.errors import ConfigError
 from vlmmerge.tasks import build_tasks
 
 FILES = sorted(CONF.rglob("*.yaml"))
-VERBS = ["search", "merge", "evaluate", "compare", "inspect", "report"]
+VERBS = ["search", "merge", "evaluate", "statistics", "compare", "inspect", "report"]
 GROUPS = ["engine", "method", "models", "objective", "space", "strategy", "tasks"]
 OPTIONS = [(group, name) for group in GROUPS for name in options(group)]
 

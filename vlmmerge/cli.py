@@ -22,6 +22,7 @@ HYDRA = {
     "search": "find a merge's coefficients by their scores on tasks",
     "merge": "write one merge, from a recipe or from coefficients",
     "evaluate": "score a model folder on tasks",
+    "statistics": "what fisher and regmean need to know of a model, from examples of tasks",
     "compare": "compare evaluations or searches, by paired bootstrap",
     "inspect": "what a model is made of, and whether donors fit it, from headers alone",
     "report": "make the page of one or more searches again",
@@ -76,7 +77,7 @@ def main() -> None:
 
 def usage() -> str:
     """The help text of the program itself."""
-    rows = [f"  {verb:<10}{what}" for verb, what in {**HYDRA, **WORDS}.items()]
+    rows = [f"  {verb:<11}{what}" for verb, what in {**HYDRA, **WORDS}.items()]
     return "\n".join(
         [
             "vlmmerge <verb> key=value ...: build vision-language models by merging",

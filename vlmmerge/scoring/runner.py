@@ -136,6 +136,12 @@ class Runner:
 
         return Pending(self._submit(self._answering.log_likelihoods, prompts, 0), counted)
 
+    def answered(self, prompt: Encoded) -> dict[str, Any]:
+        """Inputs of one forward pass over a prompt and its one option, pictures as pixels."""
+        sharing = self._answering.sharing
+        whole = sharing.continued(prompt, prompt.options[0], sharing.of([prompt]).fill)
+        return self.inputs.collate([replace(whole, options=())], "right", features=False)
+
     def _submit(
         self,
         answer: Callable[[Sequence[Encoded]], list[T]],
