@@ -81,6 +81,15 @@ def test_zeros_have_no_direction(name: str) -> None:
     assert torch.allclose(opposite, torch.zeros_like(a), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["multislerp", "karcher"])
+def test_from_the_far_side_there_is_no_way(name: str) -> None:
+    sources = [torch.tensor([[x]]) for x in (0.3, -1.1, 0.7)]
+    weights = [{"weight": w} for w in (0.7, 1.3, 0.4)]
+    out = merged(name, None, sources, weights, **({"max_iter": 3} if name == "karcher" else {}))
+    length = (0.7 * 0.3 + 1.3 * 1.1 + 0.4 * 0.7) / 2.4
+    assert float(out) == pytest.approx(-length)
+
+
 def test_projected_tangents_leave_the_weighted_mean() -> None:
     a, b, c = tensors(4, 3)
     out = merged("multislerp", None, [a, b, c], [W, {"weight": 2.0}, W], tangent="projection")

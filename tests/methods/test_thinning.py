@@ -46,6 +46,13 @@ def test_della_keeps_as_often_as_ranks_say() -> None:
     assert torch.equal(kept("della", delta, density=1.0, epsilon=0.15), delta)
 
 
+def test_della_of_one_column_keeps_by_density() -> None:
+    delta = torch.ones(4000, 1)
+    left = kept("della_linear", delta, density=0.5, epsilon=0.3)
+    assert float((left != 0).float().mean()) == pytest.approx(0.5, abs=0.03)
+    assert set(left.flatten().tolist()) == {0.0, 2.0}
+
+
 def test_della_to_the_same_l1_norm() -> None:
     delta = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
     values = {"weight": 1.0, "density": 0.5, "epsilon": 0.2}

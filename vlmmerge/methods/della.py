@@ -126,6 +126,8 @@ def _drop(
     density, epsilon = values["density"], values["epsilon"]
     if density >= 1:
         return All()
+    if tensor.columns == 1:  # one rank, which is the middle
+        epsilon = 0.0
     drop = DropByRank(key, density - epsilon, density + epsilon, rescale == "inverse_density")
     if rescale == "l1_norm":
         before, after = tensor.total(AbsoluteSum(source, drop)).tolist()

@@ -129,7 +129,9 @@ def _step(
 
     cosine = (cosines @ point).clamp(-1, 1)
     sine = (1 - cosine**2).sqrt()
-    stretch = torch.where(sine > 1e-8, cosine.arccos() / sine, 1.0) * share
+    # Nearer than this the sine has no digits left; from the far side there is no one way to m.
+    near = (cosine > 0).double()
+    stretch = torch.where(sine > 1e-6, cosine.arccos() / sine, near) * share
     tangent = stretch - (stretch @ cosine) * point
     length = float((tangent @ cosines @ tangent).clamp(min=0).sqrt())
     along = torch.sinc(torch.tensor(length / torch.pi, dtype=torch.float64))
