@@ -75,6 +75,10 @@ class LiveTensors:
         """Let go of what a view of this tensor has in memory."""
         for name in self._layouts[model].units[live].stored:
             self._mappings.release(self._checkpoints[model].tensors[name])
+        if model in self._statistics:
+            for tensors in self._statistics[model].tensors.values():
+                if live in tensors:
+                    self._mappings.release(tensors[live])
 
     def shape(self, model: str, live: str) -> tuple[int, ...]:
         unit = self._layouts[model].units[live]

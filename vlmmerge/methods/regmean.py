@@ -71,8 +71,9 @@ class Regressed:
         for theta, gram, weight in zip(thetas, self.grams, self.weights, strict=True):
             for first, block in _blocks(gram, len(self.factor), self.reduction):
                 # A Gram matrix is its own transpose: rows of it are columns.
-                moved[:, first : first + len(block)] += weight * ((theta - mean) @ block.T)
-        return (mean + torch.cholesky_solve(moved.T, self.factor).T).float()
+                product = (theta - mean) @ block.to(mean.device).T
+                moved[:, first : first + len(block)] += weight * product
+        return (mean + torch.cholesky_solve(moved.T, self.factor.to(mean.device)).T).float()
 
 
 def _factor(

@@ -55,9 +55,15 @@ class Variance:
     """The variance of every element over the sources' task vectors."""
 
     def of(self, chunk: Chunk) -> "torch.Tensor":
-        import torch
-
-        return torch.stack(chunk.deltas).var(dim=0, correction=0)
+        first, *rest = chunk.deltas
+        mean = first.clone()
+        for delta in rest:
+            mean += delta
+        mean /= len(chunk.deltas)
+        total = (first - mean).square_()
+        for delta in rest:
+            total += (delta - mean).square_()
+        return total / len(chunk.deltas)
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Energy:
         import torch
 
         selected = self.cut.above(Variance().of(chunk), chunk.start)
-        return torch.stack([(d.double() ** 2 * selected).sum() for d in chunk.deltas])
+        return torch.stack([(d * selected).double().square_().sum() for d in chunk.deltas])
 
 
 @dataclass(frozen=True)
