@@ -28,8 +28,8 @@ class DellaLinear:
        norm that d_i had (`l1_norm`), or not (`none`);
     3. theta = theta_base + lambda sum_i w_i d_i.
 
-    The paper's epsilon is the whole width of the range, this one, as in mergekit, half. mergekit
-    0.1.5 itself keeps the smallest of a row most often, and rescales by the L1 norm.
+    The paper's epsilon is the whole width of the range, this one, as in mergekit, half; mergekit
+    0.1.5 rescales by the L1 norm.
     """
 
     name: ClassVar[str] = "della_linear"
