@@ -2,13 +2,16 @@
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import RECIPIENT, Alignment
 from vlmmerge.anatomy.layout import Unit
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
+from vlmmerge.checkpoints.delta import Adapted
 from vlmmerge.checkpoints.mapping import Mappings
 from vlmmerge.checkpoints.writer import as_bytes
 from vlmmerge.errors import CheckpointError
@@ -43,6 +46,12 @@ class LiveTensors:
 
         Raises `CheckpointError`, then or on reading, where a number in it is not finite.
         """
+        base = self._view(model, live)
+        if (delta := self._layouts[model].deltas.get(live)) is None:
+            return base
+        return AdaptedRows(base, delta, lambda rows: self._adapted(rows, model, live))
+
+    def _view(self, model: str, live: str) -> View:
         unit = self._layouts[model].units[live]
         if unit.rebuilding is None:
             info = self._checkpoints[model].tensors[unit.stored[0]]
@@ -70,12 +79,24 @@ class LiveTensors:
     def read(self, model: str, live: str) -> "torch.Tensor":
         """One live tensor, copied into memory in its stored dtype.
 
-        Raises `CheckpointError` where a number in it is not finite.
+        What an adapter changes is float32. Raises `CheckpointError` where a number is not finite.
         """
+        tensor = self.stored(model, live)
+        delta = self._layouts[model].deltas.get(live)
+        return tensor if delta is None else self._adapted(delta.rows(tensor), model, live)
+
+    def stored(self, model: str, live: str) -> "torch.Tensor":
+        """The same without what an adapter changes."""
         with self._lock:
             tensor = self._read(model, live)
         self._check(tensor, model, live)
         return tensor
+
+    def _adapted(self, rows: "torch.Tensor", model: str, live: str) -> "torch.Tensor":
+        adapter = self._checkpoints[model].adapter
+        if adapter is not None and not self._allow_nonfinite:
+            _refuse_nonfinite(rows, adapter.path, live)
+        return rows
 
     def _read(self, model: str, live: str) -> "torch.Tensor":
         unit = self._layouts[model].units[live]
@@ -88,7 +109,7 @@ class LiveTensors:
 
     def _check(self, tensor: "torch.Tensor", model: str, live: str) -> None:
         if not self._allow_nonfinite:
-            _refuse_nonfinite(tensor, self._checkpoints[model], live)
+            _refuse_nonfinite(tensor, self._checkpoints[model].path, live)
 
 
 @dataclass(frozen=True)
@@ -104,8 +125,35 @@ class Rebuilt:
         return self.tensors.dtype(self.model, self.live)
 
     def read(self, first: int, last: int) -> "torch.Tensor":
-        whole = self.tensors.read(self.model, self.live)
+        whole = self.tensors.stored(self.model, self.live)
         return whole.reshape(matrix(whole.shape))[first:last]
+
+
+@dataclass(frozen=True)
+class AdaptedRows:
+    """A tensor that an adapter changes, float32: made row by row of its base's, or at once."""
+
+    base: View
+    delta: Adapted
+    check: Callable[["torch.Tensor"], "torch.Tensor"]
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        return torch.float32
+
+    def read(self, first: int, last: int) -> "torch.Tensor":
+        if self.delta.whole or len(self.delta.shape) != 2:
+            return self._whole[first:last]
+        return self.check(self.delta.rows(self.base.read(first, last), first))
+
+    @cached_property
+    def _whole(self) -> "torch.Tensor":
+        shape = self.delta.shape
+        rows, columns = matrix(shape)
+        base = self.base.read(0, rows).reshape(shape)
+        return self.check(self.delta.rows(base)).reshape(rows, columns)
 
 
 def matrix(shape: Sequence[int]) -> tuple[int, int]:
@@ -119,7 +167,7 @@ def check_finite(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     for name in names:
         tensor = checkpoint.read(name)
         if tensor.is_floating_point():
-            _refuse_nonfinite(tensor, checkpoint, name)
+            _refuse_nonfinite(tensor, checkpoint.path, name)
 
 
 def _check_tied(checkpoint: Checkpoint, first: str, again: Iterable[str]) -> None:
@@ -131,7 +179,7 @@ def _check_tied(checkpoint: Checkpoint, first: str, again: Iterable[str]) -> Non
             )
 
 
-def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str) -> None:
+def _refuse_nonfinite(tensor: "torch.Tensor", path: Path, name: str) -> None:
     import torch
 
     # The sum is finite only if all numbers are, and needs no copy of them; it may overflow where
@@ -140,6 +188,6 @@ def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str)
     total = numbers.sum(dtype=torch.float32)
     if not bool(total.isfinite()) and not bool(numbers.isfinite().all()):
         raise CheckpointError(
-            f"{checkpoint.path}: {name} holds NaN or infinite numbers; allow_nonfinite=true"
-            " merges it all the same"
+            f"{path}: {name} holds NaN or infinite numbers; allow_nonfinite=true merges it all the"
+            " same"
         )

@@ -56,7 +56,7 @@ def write_merge(
 
     Config, tokenizer, processor and generation files are the recipient's; `card` writes its README.
     """
-    alignment = align(recipe.models.open(), strict, recipe.vocabulary, recipe.embeddings)
+    alignment = aligned(recipe, strict)
     recipe.check_layers(alignment.layers)
     output = absolute(output)
     check_apart(output, alignment)
@@ -90,6 +90,12 @@ def write_merge(
             )
     merged, frozen, copied = alignment.merged, alignment.frozen, alignment.copied
     return Written(output, len(merged), len(frozen), len(copied), changed)
+
+
+def aligned(recipe: Recipe, strict: bool = False) -> Alignment:
+    """A recipe's models lined up, from configs and headers alone."""
+    models, by_token = recipe.models.open(), (recipe.vocabulary, recipe.embeddings)
+    return align(models, strict, *by_token, drop_frozen=recipe.drop_frozen)
 
 
 class _Producer:
@@ -208,11 +214,14 @@ def check_apart(output: Path, alignment: Alignment) -> None:
     """Raise `ConfigError` where the output folder is a source, lies in one, or holds one."""
     written = output.resolve()
     for checkpoint in (alignment.models.recipient, *alignment.models.sources.values()):
-        read = checkpoint.path.resolve()
-        if written == read or read in written.parents:
-            raise ConfigError(f"{output}: lies in {read}, which is to be merged; choose another")
-        if written in read.parents:
-            raise ConfigError(f"{output}: holds {read}, which is to be merged; choose another")
+        adapter = [] if checkpoint.adapter is None else [checkpoint.adapter.path]
+        for read in (path.resolve() for path in (checkpoint.path, *adapter)):
+            if written == read or read in written.parents:
+                raise ConfigError(
+                    f"{output}: lies in {read}, which is to be merged; choose another"
+                )
+            if written in read.parents:
+                raise ConfigError(f"{output}: holds {read}, which is to be merged; choose another")
 
 
 def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -> int:
@@ -233,6 +242,6 @@ def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -
 
 def verify_frozen(recipe: Recipe, folder: Path) -> dict[str, int]:
     """How many frozen tensors a written merge has, and how many of them differ (0)."""
-    alignment = align(recipe.models.open(), False, recipe.vocabulary, recipe.embeddings)
+    alignment = aligned(recipe)
     changed = count_changed(alignment.models.recipient, Checkpoint.open(folder), alignment)
     return {"tensors": len(alignment.frozen) + len(alignment.copied), "changed": changed}

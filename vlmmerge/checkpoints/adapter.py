@@ -1,0 +1,256 @@
+"""A PEFT adapter as it lies on disk: its config, and from headers what it does to which tensor."""
+
+import hashlib
+import json
+import re
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from vlmmerge.checkpoints.checkpoint import Checkpoint, place_of, sample
+from vlmmerge.checkpoints.delta import Delta, Pair
+from vlmmerge.checkpoints.folder import ADAPTER, ADAPTER_CONFIG, check_adapter, is_adapter
+from vlmmerge.checkpoints.headers import FLOATS, TensorInfo, read_header
+from vlmmerge.checkpoints.hub import Snapshot
+from vlmmerge.checkpoints.source import Source
+from vlmmerge.checkpoints.strict_json import read_json, shown
+from vlmmerge.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+_PREFIX = "base_model.model."
+_TENSOR = re.compile(
+    r"(?P<module>.+)\.(?:(?P<pair>lora_[AB]\.weight|lora_embedding_[AB])"
+    r"|(?P<magnitude>lora_magnitude_vector(?:\.weight)?)|(?P<shift>lora_B\.bias)"
+    r"|base_layer\.(?P<copy>weight))"
+)
+# Variants of peft's LoRA that are more than scaling B A, or less.
+_VARIANTS = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
+# Others (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA) change the base's weights before the training.
+_STARTS = (True, False, "true", "gaussian", "eva", "orthogonal", "mica")
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA, rsLoRA or DoRA adapter folder, known from its config and its header alone.
+
+    `deltas`: name of a tensor in the model that it was trained on -> what becomes of it. `base`:
+    that model, as the config names it. `copies`: whole embeddings that peft saves beside a pair.
+    """
+
+    path: Path
+    source: Source
+    base: Source | None
+    deltas: Mapping[str, Delta]
+    copies: Mapping[str, TensorInfo]
+    tensors: Mapping[str, TensorInfo]
+    notes: tuple[str, ...] = ()  # what a user should know of how it is read, a line each
+    remote: Snapshot | None = None
+
+    @classmethod
+    def open_at(cls, source: Source, path: Path, snapshot: Snapshot | None) -> "Adapter":
+        """Open a folder, or a repository's snapshot whose weights are not here yet.
+
+        Raises `CheckpointError` where it is damaged, pickled, or of a kind that is no sum of its
+        base and low ranks.
+        """
+        if snapshot is None or not snapshot.files:
+            return cls._from_folder(path, path, source)
+        with tempfile.TemporaryDirectory() as outline:
+            snapshot.outline(Path(outline))
+            try:
+                seen = cls._from_folder(Path(outline), path, source)
+            except CheckpointError as error:
+                raise CheckpointError(str(error).replace(outline, source.path)) from error
+        return replace(seen, remote=snapshot)
+
+    @classmethod
+    def _from_folder(cls, folder: Path, path: Path, source: Source) -> "Adapter":
+        """Read the headers in `folder` of an adapter whose weights are, or will be, in `path`."""
+        check_adapter(folder)
+        config, unknown = _read_config(folder / ADAPTER_CONFIG)
+        found = read_header(folder / ADAPTER)
+        tensors = {name: replace(info, shard=path / ADAPTER) for name, info in found.items()}
+        deltas, copies = _sort_out(folder / ADAPTER, config, tensors)
+        named, revision = config.base_model_name_or_path, config.revision
+        notes = []
+        if unknown:
+            keys = ", ".join(unknown)
+            notes.append(f"{source.path}: passed over, as this peft does not know it: {keys}")
+        return cls(
+            path,
+            source,
+            Source(named, revision) if named else None,
+            MappingProxyType(deltas),
+            MappingProxyType(copies),
+            MappingProxyType(tensors),
+            tuple(notes),
+        )
+
+    @property
+    def missing_bytes(self) -> int:
+        """What `fetched` would download: 0 where the weights are on disk."""
+        return 0 if self.remote is None else self.remote.missing_bytes
+
+    def fetched(self) -> "Adapter":
+        """The adapter with its weights on disk: itself, or downloaded from the hub."""
+        if self.remote is None:
+            return self
+        self.remote.fetch_weights()
+        here = self._from_folder(self.path, self.path, self.source)
+        if here.tensors != self.tensors:
+            raise CheckpointError(f"{self.path}: other headers than the hub gave before; run again")
+        return here
+
+    @property
+    def absolute(self) -> bool:
+        """Whether it says what weights become, not what is added to them: its base is needed."""
+        return any(d.magnitude is not None or d.saved is not None for d in self.deltas.values())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of what it does, its header and a sample of every tensor's bytes."""
+        scalings = {n: [p.scaling for p in delta.pairs] for n, delta in self.deltas.items()}
+        digest = hashlib.sha256(json.dumps(scalings, sort_keys=True).encode())
+        sample(digest, list(self.tensors.values()))
+        return digest.hexdigest()[:16]
+
+
+def open_donor(spec: object, where: str) -> Checkpoint | Adapter:
+    """Open what may be a model or an adapter, reading headers only."""
+    source = Source.parse(spec, where)
+    path, snapshot = place_of(source)
+    if is_adapter(path) if snapshot is None else snapshot.adapter:
+        return Adapter.open_at(source, path, snapshot)
+    return Checkpoint.open_at(source, path, snapshot)
+
+
+def _read_config(path: Path) -> "tuple[LoraConfig, tuple[str, ...]]":
+    """The config as peft's own class, and the keys that it has no field for.
+
+    Raises `CheckpointError` where it is none, or one of another method than low ranks.
+    """
+    from peft import LoraConfig, __version__
+
+    said = read_json(path)
+    said.pop("runtime_config", None)
+    kind = said.get("peft_type")
+    if kind != "LORA":
+        raise CheckpointError(
+            f"{path}: an adapter of peft_type {shown(str(kind))}; LoRA, rsLoRA and DoRA are read,"
+            " merge others into their model first"
+        )
+    known = {key: value for key, value in said.items() if key in LoraConfig.__dataclass_fields__}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            config = LoraConfig(**known)
+    except (TypeError, ValueError, AttributeError, ImportError) as error:
+        reason = shown(" ".join(str(error).split()))
+        raise CheckpointError(f"{path}: peft {__version__} cannot read it ({reason})") from error
+    if used := [name for name in _VARIANTS if getattr(config, name)]:
+        raise CheckpointError(
+            f"{path}: {used[0]} is no plain LoRA and is not read; merge the adapter into its model"
+            " first"
+        )
+    if config.init_lora_weights not in _STARTS:
+        raise CheckpointError(
+            f"{path}: init_lora_weights {shown(str(config.init_lora_weights))} changes the base's"
+            " weights; save the adapter with path_initial_model_for_weight_conversion"
+        )
+    return config, tuple(sorted(said.keys() - known.keys()))
+
+
+def _sort_out(
+    file: Path, config: "LoraConfig", tensors: Mapping[str, TensorInfo]
+) -> tuple[dict[str, Delta], dict[str, TensorInfo]]:
+    """What the tensors of an adapter's file do, by the name of what they do it to."""
+    modules: dict[str, dict[str, TensorInfo]] = {}
+    saved: dict[str, TensorInfo] = {}
+    for name, info in tensors.items():
+        if not name.startswith(_PREFIX) or info.dtype not in FLOATS:
+            what = f"is {info.dtype}" if name.startswith(_PREFIX) else "is not of an adapter"
+            raise CheckpointError(f"{file}: {shown(name)} {what}; is it one that peft has saved?")
+        target = name.removeprefix(_PREFIX)
+        if match := _TENSOR.fullmatch(target):
+            kind = next(key for key in ("pair", "magnitude", "shift", "copy") if match[key])
+            role = match["pair"].removesuffix(".weight") if kind == "pair" else kind
+            modules.setdefault(match["module"], {})[role] = info
+        elif re.search(r"\.(lora_\w+|token_adapter)(\.|$)", target):
+            raise CheckpointError(f"{file}: {shown(name)} is of a kind of LoRA that is not read")
+        else:
+            saved[target.replace(".base_layer.", ".")] = info
+    deltas = {name: Delta(saved=info) for name, info in saved.items()}
+    copies = {f"{name}.weight": m["copy"] for name, m in modules.items() if "copy" in m}
+    for name, found in modules.items():
+        pair = _pair(file, config, name, found)
+        deltas[f"{name}.weight"] = Delta((pair,), magnitude=found.get("magnitude"))
+        if "shift" in found:
+            bias = deltas.get(f"{name}.bias", Delta())
+            deltas[f"{name}.bias"] = replace(bias, shift=(found["shift"], pair.scaling))
+        _check_shapes(file, name, deltas[f"{name}.weight"], found)
+    if not deltas:
+        raise CheckpointError(f"{file}: holds no tensor")
+    return deltas, copies
+
+
+def _pair(file: Path, config: "LoraConfig", name: str, found: Mapping[str, TensorInfo]) -> Pair:
+    """The factors of a module with their scaling, as peft's patterns of ranks and alphas say."""
+    from peft.utils.other import get_pattern_key
+
+    across = "lora_embedding_A" in found
+    roles = ("lora_embedding_A", "lora_embedding_B") if across else ("lora_A", "lora_B")
+    if lacking := [role for role in roles if role not in found]:
+        raise CheckpointError(f"{file}: {shown(name)} has no {lacking[0]}; fetch the adapter again")
+    if config.use_dora and "magnitude" not in found:
+        raise CheckpointError(
+            f"{file}: {shown(name)} has no lora_magnitude_vector, and its config says use_dora"
+        )
+    a, b = (found[role] for role in roles)
+    try:
+        rank, alpha = (
+            pattern.get(get_pattern_key(list(pattern), name), default)
+            for pattern, default in (
+                (config.rank_pattern or {}, config.r),
+                (config.alpha_pattern or {}, config.lora_alpha),
+            )
+        )
+        scaling = float(alpha / (rank**0.5 if config.use_rslora else rank))
+    except (re.error, TypeError, ArithmeticError) as error:
+        raise CheckpointError(
+            f"{file.parent / ADAPTER_CONFIG}: its ranks or alphas cannot be read ({error})"
+        ) from error
+    if len(a.shape) != 2 or len(b.shape) != 2 or not a.shape[0] == b.shape[1] == rank:
+        raise CheckpointError(
+            f"{file}: the factors of {shown(name)} are {list(a.shape)} and {list(b.shape)}, its"
+            f" config says rank {rank}"
+        )
+    return Pair(a, b, scaling, across)
+
+
+def _check_shapes(file: Path, name: str, delta: Delta, found: Mapping[str, TensorInfo]) -> None:
+    """Refuse vectors that are not as long as the module's output."""
+    out = delta.pairs[0].b.shape[0]
+    for role in ("magnitude", "shift"):
+        if role in found and found[role].shape != (out,):
+            raise CheckpointError(
+                f"{file}: {shown(found[role].name)} is {list(found[role].shape)}, {shown(name)}"
+                f" has {out} outputs"
+            )
