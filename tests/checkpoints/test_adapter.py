@@ -227,6 +227,9 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "patterns": (lambda p: edit(p, rank_pattern={"(": 4}), "cannot be read"),
     "rank 0": (lambda p: edit(p, r=0), "cannot be read"),
     "rank": (lambda p: edit(p, r=4), r"are \[3, \d+\] and \[\d+, 3\], its config says rank 4"),
+    "patterns that are none": (lambda p: edit(p, alpha_pattern=[1]), "cannot be read"),
+    "alpha": (lambda p: edit(p, lora_alpha="much"), "cannot be read"),
+    "no name": (lambda p: edit(p, base_model_name_or_path=3), "base_model_name_or_path is no name"),
     "half a pair": (lambda p: lose(p, "lora_B.weight"), "has no lora_B"),
     "half of DoRA": (lambda p: edit(p, use_dora=True), "has no lora_magnitude_vector"),
     "tokens": (lambda p: edit(p, trainable_token_indices=[1]), "trainable_token_indices"),
@@ -258,6 +261,15 @@ def test_bad_adapters_are_refused(case: str, lora: Path, tmp_path: Path) -> None
     assert said.startswith(str(path))
     assert "\n" not in said
     assert len(said) < 400
+
+
+def test_nan_is_said_to_be_the_adapters(
+    lora: Path, bases: dict[str, Saved], tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(lora, tmp_path / "adapter"))
+    put(path, **{f"{Q}.lora_A.weight": torch.full((3, 32), torch.nan)})
+    with pytest.raises(CheckpointError, match=r"/adapter: model\.layers\.0\.\S+ holds NaN"):
+        read(specs(bases["llama"].path, str(path)))
 
 
 def test_keys_of_a_later_peft_are_noted(

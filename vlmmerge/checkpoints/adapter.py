@@ -162,9 +162,12 @@ def _read_config(path: Path) -> "tuple[LoraConfig, tuple[str, ...]]":
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             config = LoraConfig(**known)
-    except (TypeError, ValueError, AttributeError, ImportError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, ImportError) as error:
         reason = shown(" ".join(str(error).split()))
         raise CheckpointError(f"{path}: peft {__version__} cannot read it ({reason})") from error
+    for key in ("base_model_name_or_path", "revision"):
+        if not isinstance(said.get(key) or "", str) or "\0" in (said.get(key) or ""):
+            raise CheckpointError(f"{path}: its {key} is no name")
     if used := [name for name in _VARIANTS if getattr(config, name)]:
         raise CheckpointError(
             f"{path}: {used[0]} is no plain LoRA and is not read; merge the adapter into its model"
@@ -233,7 +236,7 @@ def _pair(file: Path, config: "LoraConfig", name: str, found: Mapping[str, Tenso
             )
         )
         scaling = float(alpha / (rank**0.5 if config.use_rslora else rank))
-    except (re.error, TypeError, ArithmeticError) as error:
+    except (re.error, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(
             f"{file.parent / ADAPTER_CONFIG}: its ranks or alphas cannot be read ({error})"
         ) from error
