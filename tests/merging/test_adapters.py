@@ -200,7 +200,7 @@ def test_what_merges_on_disk_merges_in_place(models: Models, tmp_path: Path) -> 
     wanted = recipe(models.vlm.path, models.base.path, str(models.lora), "ties")
     merge(wanted, tmp_path / "out")
     model = models.vlm.load()
-    ResidentMerge(align(wanted.models.open()), model, wanted).apply(wanted)
+    ResidentMerge(align(wanted.models.open()), model, ["ja"]).apply(wanted)
     for name, tensor in Saved(models.vlm.kind, tmp_path / "out", torch.float32).state().items():
         assert torch.equal(model.state_dict()[name], tensor), name
 

@@ -27,7 +27,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class Reassembled:
     """A live tensor some of whose stored pieces an adapter of older names changes, as experts."""
 
     unit: Unit
@@ -181,7 +181,7 @@ def _joined(
                 f"{adapter.source.path}: {names[0]} is several tensors in {anatomy.model_class};"
                 " merge the adapter into its model first"
             )
-        return Rebuilt(unit, deltas, unit.rebuilding.shapes[live])
+        return Reassembled(unit, deltas, unit.rebuilding.shapes[live])
     if type(model.get_submodule(live.rpartition(".")[0])).__name__ == "Conv1D":  # GPT-2's
         deltas = {name: delta.turned for name, delta in deltas.items()}
     saved = [delta.saved for delta in deltas.values() if delta.saved is not None]

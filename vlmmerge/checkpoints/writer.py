@@ -74,7 +74,7 @@ def write_weights(
 
 
 def write_file(
-    path: Path, plan: Sequence[Planned], produce: Callable[[str], "torch.Tensor"]
+    path: Path, plan: Sequence[Planned], produce: Callable[[str], "Iterable[torch.Tensor]"]
 ) -> None:
     """Write the planned tensors into one file, and read it again, as `write_weights` does."""
     _check_shard(path, plan, _write_shard(path, plan, produce, lambda nbytes: None))

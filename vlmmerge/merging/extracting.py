@@ -93,11 +93,11 @@ def write_adapter(
         f"{_PREFIX}{targets.biases[n]}.base_layer.bias": n for n in kept if n in targets.biases
     }
 
-    def produce(name: str) -> torch.Tensor:
+    def produce(name: str) -> list[torch.Tensor]:
         if name in low:
-            return low[name]
+            return [low[name]]
         live = alignment.anatomy.ties.get(whole[name], whole[name])
-        return _read(merge, layout.units[live], live)
+        return [_read(merge, layout.units[live], live)]
 
     def planned(name: str, live: str) -> Planned:
         info = merge.tensors[layout.units[alignment.anatomy.ties.get(live, live)].stored[0]]
