@@ -43,13 +43,16 @@ class Pair:
         return (width, out) if self.across else (out, width)
 
     def rows(self, first: int, count: int) -> "torch.Tensor":
-        """Rows of the product, float32 [count, ...]."""
+        """Rows of the product, float32 [count, ...].
+
+        Summed in float64, so that they are the same in whatever spans they are asked for.
+        """
         if self.across:
-            part = read_stored(self.a).float()[:, first : first + count]
-            return self.scaling * (part.T @ read_stored(self.b).float().T)
-        return self.scaling * (
-            read_rows(self.b, first, count).float() @ read_stored(self.a).float()
-        )
+            left = read_stored(self.a)[:, first : first + count].T
+            right = read_stored(self.b).T
+        else:
+            left, right = read_rows(self.b, first, count), read_stored(self.a)
+        return (self.scaling * (left.double() @ right.double())).float()
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class Delta:
             found = found + pair.rows(first, count)
         if self.magnitude is not None:
             across = self.pairs[0].across
-            norm = found.norm(dim=0 if across else 1, keepdim=True)
+            norm = found.double().norm(dim=0 if across else 1, keepdim=True).float()
             wanted = read_rows(self.magnitude, 0 if across else first, norm.numel()).float()
             found = found * (wanted.reshape(norm.shape) / norm)
         if self.shift is not None:

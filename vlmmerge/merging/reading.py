@@ -27,10 +27,13 @@ class LiveTensors:
     The last rebuilt unit of each model is kept: what is stored as one tensor often lives as many.
     Numbers that are not finite are refused, unless they are allowed. Raises `CheckpointError` where
     tensors that a config ties are stored apart and differ: transformers would not tie them.
+    `hold`: what adapters change is made once and kept, for who reads it again and again.
     """
 
-    def __init__(self, alignment: Alignment, allow_nonfinite: bool = False) -> None:
-        self._allow_nonfinite = allow_nonfinite
+    def __init__(
+        self, alignment: Alignment, allow_nonfinite: bool = False, hold: bool = False
+    ) -> None:
+        self._allow_nonfinite, self._hold = allow_nonfinite, hold
         self._layouts = alignment.layouts
         models = alignment.models
         self._checkpoints: dict[str, Checkpoint] = {RECIPIENT: models.recipient, **models.sources}
@@ -49,7 +52,8 @@ class LiveTensors:
         base = self._view(model, live)
         if (delta := self._layouts[model].deltas.get(live)) is None:
             return base
-        return AdaptedRows(base, delta, lambda rows: self._adapted(rows, model, live))
+        whole = self._hold or delta.whole or len(delta.shape) != 2
+        return AdaptedRows(base, delta, whole, lambda rows: self._adapted(rows, model, live))
 
     def _view(self, model: str, live: str) -> View:
         unit = self._layouts[model].units[live]
@@ -131,10 +135,11 @@ class Rebuilt:
 
 @dataclass(frozen=True)
 class AdaptedRows:
-    """A tensor that an adapter changes, float32: made row by row of its base's, or at once."""
+    """A tensor that an adapter changes, float32: made span by span of its base, or `whole`."""
 
     base: View
     delta: Adapted
+    whole: bool
     check: Callable[["torch.Tensor"], "torch.Tensor"]
 
     @property
@@ -144,7 +149,7 @@ class AdaptedRows:
         return torch.float32
 
     def read(self, first: int, last: int) -> "torch.Tensor":
-        if self.delta.whole or len(self.delta.shape) != 2:
+        if self.whole:
             return self._whole[first:last]
         return self.check(self.delta.rows(self.base.read(first, last), first))
 
