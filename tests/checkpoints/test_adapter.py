@@ -11,6 +11,7 @@ from adapters import adapter, merged
 from families.family import made
 from families.folders import Saved, save
 from families.llava import gemma, llama, qwen2
+from families.qwen import qwen3_moe
 from safetensors.torch import load_file, save_file
 from transformers import (
     GemmaForCausalLM,
@@ -20,6 +21,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
     Qwen2ForCausalLM,
+    Qwen3MoeForCausalLM,
 )
 
 from vlmmerge.anatomy import align
@@ -38,6 +40,7 @@ PLAIN: dict[str, tuple[type[PreTrainedModel], Callable[[], PretrainedConfig]]] =
     "llama": (LlamaForCausalLM, llama),
     "qwen2": (Qwen2ForCausalLM, qwen2),  # biases
     "gemma": (GemmaForCausalLM, gemma),  # a tied head
+    "qwen3_moe": (Qwen3MoeForCausalLM, qwen3_moe),
     "gpt2": (GPT2LMHeadModel, gpt2),  # weights stored [in, out]
 }
 LINEAR = ["q_proj", "o_proj", "gate_proj", "down_proj"]
@@ -86,6 +89,20 @@ KINDS = {
             "modules_to_save": ["embed_tokens"],
             "ensure_weight_tying": True,
         },
+    ),
+    "experts": ("qwen3_moe", {"target_modules": "all-linear"}),
+    "experts_ranks": (
+        "qwen3_moe",
+        {
+            "target_modules": ["q_proj"],
+            "target_parameters": ["experts.gate_up_proj"],
+            "rank_pattern": {"experts.gate_up_proj": 2},
+            "use_rslora": True,
+        },
+    ),
+    "router": (
+        "qwen3_moe",
+        {"target_modules": ["q_proj"], "target_parameters": ["gate.weight", "experts.down_proj"]},
     ),
     "fan_in_fan_out": (
         "gpt2",
@@ -139,7 +156,7 @@ def test_every_kind_is_as_peft_merges_it(
 
 
 @pytest.mark.parametrize(
-    "kind", ["dora", "saved", "embedding", "bias_lora_only", "lora_bias", "tied_both"]
+    "kind", ["dora", "saved", "embedding", "bias_lora_only", "lora_bias", "tied_both", "experts"]
 )
 def test_rows_are_those_of_the_whole(kind: str, bases: dict[str, Saved], tmp_path: Path) -> None:
     """A tensor made in chunks of rows, as a merge of bounded memory does, is the same tensor."""
@@ -152,7 +169,8 @@ def test_rows_are_those_of_the_whole(kind: str, bases: dict[str, Saved], tmp_pat
     for live, delta in deltas.items():
         assert not delta.whole
         assert delta.shape == tuple(state[live].shape)
-        parts = [delta.rows(rows, 7 * i) for i, rows in enumerate(state[live].split(7))]
+        step = 2 if state[live].dim() == 3 else 7  # experts are rows
+        parts = [delta.rows(rows, step * i) for i, rows in enumerate(state[live].split(step))]
         assert torch.equal(torch.cat(parts), delta.rows(state[live])), live
 
 
@@ -233,7 +251,6 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "half a pair": (lambda p: lose(p, "lora_B.weight"), "has no lora_B"),
     "half of DoRA": (lambda p: edit(p, use_dora=True), "has no lora_magnitude_vector"),
     "tokens": (lambda p: edit(p, trainable_token_indices=[1]), "trainable_token_indices"),
-    "experts": (lambda p: edit(p, target_parameters=["experts.down_proj"]), "target_parameters"),
     "depth": (lambda p: edit(p, layer_replication=[[0, 2]]), "layer_replication"),
     "PiSSA": (lambda p: edit(p, init_lora_weights="pissa"), "init_lora_weights pissa"),
     "bad config": (lambda p: edit(p, task_type="DANCE"), "peft .* cannot read it"),

@@ -98,8 +98,10 @@ def _at_hand(adapter: Adapter) -> Checkpoint | None:
 
 def _unknown(adapter: Adapter, model: Checkpoint) -> tuple[str, ...]:
     """The adapter's tensors that a model does not have."""
+    built = build_meta(load_config(model))
     shapes = {name: delta.shape for name, delta in adapter.deltas.items()}
-    return layout_of(shapes, build_meta(load_config(model))).unknown
+    modules = {name for name, _ in built.named_modules()}
+    return (*layout_of(shapes, built).unknown, *(n for n in adapter.stacked if n not in modules))
 
 
 def fit_adapter(
@@ -135,7 +137,7 @@ def _fit_by_parts(adapter: Adapter, config: "PretrainedConfig", anatomy: Anatomy
 
     text = copy.deepcopy(config.get_text_config())
     plain: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
-    if plain is None:
+    if plain is None:  # a config of the VLM's own, whose plain model has another
         return None
     text.architectures = [plain.__name__]
     model = build_meta(text)
@@ -153,15 +155,28 @@ def _fit(adapter: Adapter, model: "PreTrainedModel", anatomy: Anatomy) -> Fit:
     names = {
         live: (*unit.stored, *layout.also.get(live, ())) for live, unit in layout.units.items()
     }
-    return Fit(
-        {
-            live: _joined(adapter, live, names[live], layout, model, anatomy)
-            for live in names
-            if live in anatomy.backbone
-        },
-        tuple(live for live in names if live not in anatomy.backbone),
-        layout.unknown,
-    )
+    found: dict[str, Adapted] = {
+        live: _joined(adapter, live, names[live], layout, model, anatomy)
+        for live in names
+        if live in anatomy.backbone
+    }
+    stacks, lost = _stacks(adapter, model)
+    found |= {live: stack for live, stack in stacks.items() if live in anatomy.backbone}
+    frozen = (live for live in (*names, *stacks) if live not in anatomy.backbone)
+    return Fit(found, tuple(frozen), (*layout.unknown, *lost))
+
+
+def _stacks(adapter: Adapter, model: "PreTrainedModel") -> tuple[dict[str, Adapted], list[str]]:
+    """What an adapter does to modules' own parameters, and modules that the model does not have."""
+    found: dict[str, Adapted] = {}
+    modules = dict(model.named_modules())
+    for name in adapter.stacked.keys() & modules.keys():
+        module = modules[name]
+        own = {n: tuple(p.shape) for n, p in module.named_parameters(recurse=False)}
+        across = bool(getattr(module, "is_transposed", False))
+        stacks = adapter.stacks(name, own, across)
+        found |= {f"{name}.{leaf}": stack for leaf, stack in stacks.items()}
+    return found, [name for name in adapter.stacked if name not in modules]
 
 
 def _joined(

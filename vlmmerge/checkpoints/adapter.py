@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from vlmmerge.checkpoints.checkpoint import Checkpoint, place_of, sample
-from vlmmerge.checkpoints.delta import Delta, Pair
+from vlmmerge.checkpoints.delta import Adapted, Delta, Pair, Stack
 from vlmmerge.checkpoints.folder import ADAPTER, ADAPTER_CONFIG, check_adapter, is_adapter
 from vlmmerge.checkpoints.headers import FLOATS, TensorInfo, read_header
 from vlmmerge.checkpoints.hub import Snapshot
@@ -37,7 +37,6 @@ _VARIANTS = (
     "kasa_config",
     "layer_replication",
     "monteclora_config",
-    "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
     "use_qalora",
@@ -47,12 +46,17 @@ _VARIANTS = (
 _STARTS = (True, False, "true", "gaussian", "eva", "orthogonal", "mica")
 
 
+Factors = tuple[TensorInfo, TensorInfo]  # A and B
+
+
 @dataclass(frozen=True)
 class Adapter:
     """A LoRA, rsLoRA or DoRA adapter folder, known from its config and its header alone.
 
     `deltas`: name of a tensor in the model that it was trained on -> what becomes of it. `base`:
     that model, as the config names it. `copies`: whole embeddings that peft saves beside a pair.
+    `stacked`: module -> factors of its own parameters (fused experts), which the order of these
+    in the model tells apart: see `stacks`.
     """
 
     path: Path
@@ -60,7 +64,9 @@ class Adapter:
     base: Source | None
     deltas: Mapping[str, Delta]
     copies: Mapping[str, TensorInfo]
+    stacked: Mapping[str, tuple[Factors, ...]]
     tensors: Mapping[str, TensorInfo]
+    config: "LoraConfig"
     notes: tuple[str, ...] = ()  # what a user should know of how it is read, a line each
     remote: Snapshot | None = None
 
@@ -88,7 +94,7 @@ class Adapter:
         config, unknown = _read_config(folder / ADAPTER_CONFIG)
         found = read_header(folder / ADAPTER)
         tensors = {name: replace(info, shard=path / ADAPTER) for name, info in found.items()}
-        deltas, copies = _sort_out(folder / ADAPTER, config, tensors)
+        deltas, copies, stacked = _sort_out(folder / ADAPTER, config, tensors)
         named, revision = config.base_model_name_or_path, config.revision
         notes = []
         if unknown:
@@ -100,7 +106,9 @@ class Adapter:
             Source(named, revision) if named else None,
             MappingProxyType(deltas),
             MappingProxyType(copies),
+            MappingProxyType(stacked),
             MappingProxyType(tensors),
+            config,
             tuple(notes),
         )
 
@@ -124,11 +132,44 @@ class Adapter:
         """Whether it says what weights become, not what is added to them: its base is needed."""
         return any(d.magnitude is not None or d.saved is not None for d in self.deltas.values())
 
+    def stacks(
+        self, module: str, parameters: Mapping[str, tuple[int, ...]], across: bool
+    ) -> dict[str, Adapted]:
+        """What becomes of a module's own parameters, given as the model has them, in its order.
+
+        peft nests the factors of several: those of the first are the innermost. `across`: experts
+        are stored [in, out]. Raises `CheckpointError` where the parameters are not as many.
+        """
+        targets = self.config.target_parameters or ()
+        names = [n for n in parameters if any(f".{module}.{n}".endswith(f".{t}") for t in targets)]
+        found = self.stacked[module]
+        file = self.path / ADAPTER
+        if not names and len(found) == 1 and "weight" in parameters:
+            names = ["weight"]  # a target among modules, not parameters
+        if len(names) != len(found):
+            raise CheckpointError(
+                f"{file}: has {len(found)} pairs for {shown(module)}, where its config's"
+                f" target_parameters name {len(names)}"
+            )
+        stacks: dict[str, Adapted] = {}
+        for name, (a, b) in zip(names, found, strict=True):
+            rank, scaling = _scaling(file, self.config, f"{module}.{name}")
+            experts = parameters[name][0] if len(parameters[name]) == 3 else 1
+            if not a.shape[0] == b.shape[1] == rank * experts:
+                raise _misfit(file, f"{module}.{name}", a, b, rank)
+            matrix = len(parameters[name]) == 2
+            pair = Delta((Pair(a, b, scaling),))
+            stacks[name] = pair if matrix else Stack(a, b, scaling, experts, across)
+        return stacks
+
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what it does, its header and a sample of every tensor's bytes."""
         scalings = {n: [p.scaling for p in delta.pairs] for n, delta in self.deltas.items()}
-        digest = hashlib.sha256(json.dumps(scalings, sort_keys=True).encode())
+        config = self.config
+        ranks = [config.r, config.lora_alpha, config.rank_pattern, config.alpha_pattern]
+        said = [scalings, *ranks, config.use_rslora, sorted(config.target_parameters or ())]
+        digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
         sample(digest, list(self.tensors.values()))
         return digest.hexdigest()[:16]
 
@@ -183,7 +224,7 @@ def _read_config(path: Path) -> "tuple[LoraConfig, tuple[str, ...]]":
 
 def _sort_out(
     file: Path, config: "LoraConfig", tensors: Mapping[str, TensorInfo]
-) -> tuple[dict[str, Delta], dict[str, TensorInfo]]:
+) -> tuple[dict[str, Delta], dict[str, TensorInfo], dict[str, tuple[Factors, ...]]]:
     """What the tensors of an adapter's file do, by the name of what they do it to."""
     modules: dict[str, dict[str, TensorInfo]] = {}
     saved: dict[str, TensorInfo] = {}
@@ -202,6 +243,7 @@ def _sort_out(
             saved[target.replace(".base_layer.", ".")] = info
     deltas = {name: Delta(saved=info) for name, info in saved.items()}
     copies = {f"{name}.weight": m["copy"] for name, m in modules.items() if "copy" in m}
+    stacked = _stacked(config, modules)
     for name, found in modules.items():
         pair = _pair(file, config, name, found)
         deltas[f"{name}.weight"] = Delta((pair,), magnitude=found.get("magnitude"))
@@ -209,15 +251,35 @@ def _sort_out(
             bias = deltas.get(f"{name}.bias", Delta())
             deltas[f"{name}.bias"] = replace(bias, shift=(found["shift"], pair.scaling))
         _check_shapes(file, name, deltas[f"{name}.weight"], found)
-    if not deltas:
+    if not deltas and not stacked:
         raise CheckpointError(f"{file}: holds no tensor")
-    return deltas, copies
+    return deltas, copies, stacked
+
+
+def _stacked(
+    config: "LoraConfig", modules: dict[str, dict[str, TensorInfo]]
+) -> dict[str, tuple[Factors, ...]]:
+    """Take the factors of what may be modules' own parameters out of `modules`, innermost first.
+
+    What of them is a plain module after all the model tells.
+    """
+    heads = {target.rpartition(".")[0] for target in config.target_parameters or ()}
+    nested: dict[str, dict[int, Factors]] = {}
+    for name, found in list(modules.items()):
+        outer = re.sub(r"(\.base_layer)+$", "", name)
+        targeted = any(not head or f".{outer}".endswith(f".{head}") for head in heads)
+        if targeted and found.keys() == {"lora_A", "lora_B"}:
+            depth = len(name) - len(outer)
+            nested.setdefault(outer, {})[depth] = found["lora_A"], found["lora_B"]
+            del modules[name]
+    return {
+        name: tuple(by_depth[d] for d in sorted(by_depth, reverse=True))
+        for name, by_depth in nested.items()
+    }
 
 
 def _pair(file: Path, config: "LoraConfig", name: str, found: Mapping[str, TensorInfo]) -> Pair:
     """The factors of a module with their scaling, as peft's patterns of ranks and alphas say."""
-    from peft.utils.other import get_pattern_key
-
     across = "lora_embedding_A" in found
     roles = ("lora_embedding_A", "lora_embedding_B") if across else ("lora_A", "lora_B")
     if lacking := [role for role in roles if role not in found]:
@@ -227,6 +289,16 @@ def _pair(file: Path, config: "LoraConfig", name: str, found: Mapping[str, Tenso
             f"{file}: {shown(name)} has no lora_magnitude_vector, and its config says use_dora"
         )
     a, b = (found[role] for role in roles)
+    rank, scaling = _scaling(file, config, name)
+    if len(a.shape) != 2 or len(b.shape) != 2 or not a.shape[0] == b.shape[1] == rank:
+        raise _misfit(file, name, a, b, rank)
+    return Pair(a, b, scaling, across)
+
+
+def _scaling(file: Path, config: "LoraConfig", name: str) -> tuple[int, float]:
+    """The rank of a target, and what its product is multiplied by."""
+    from peft.utils.other import get_pattern_key
+
     try:
         rank, alpha = (
             pattern.get(get_pattern_key(list(pattern), name), default)
@@ -240,12 +312,14 @@ def _pair(file: Path, config: "LoraConfig", name: str, found: Mapping[str, Tenso
         raise CheckpointError(
             f"{file.parent / ADAPTER_CONFIG}: its ranks or alphas cannot be read ({error})"
         ) from error
-    if len(a.shape) != 2 or len(b.shape) != 2 or not a.shape[0] == b.shape[1] == rank:
-        raise CheckpointError(
-            f"{file}: the factors of {shown(name)} are {list(a.shape)} and {list(b.shape)}, its"
-            f" config says rank {rank}"
-        )
-    return Pair(a, b, scaling, across)
+    return rank, scaling
+
+
+def _misfit(file: Path, name: str, a: TensorInfo, b: TensorInfo, rank: int) -> CheckpointError:
+    return CheckpointError(
+        f"{file}: the factors of {shown(name)} are {list(a.shape)} and {list(b.shape)}, its config"
+        f" says rank {rank}"
+    )
 
 
 def _check_shapes(file: Path, name: str, delta: Delta, found: Mapping[str, TensorInfo]) -> None:

@@ -120,6 +120,36 @@ class Delta:
         return found.float()
 
 
+@dataclass(frozen=True)
+class Stack:
+    """Experts in one tensor, W_e + scaling B_e A_e; rows are experts.
+
+    `a` is [experts r, in], `b` [out, r experts], as peft lays them out.
+    """
+
+    a: TensorInfo
+    b: TensorInfo
+    scaling: float
+    experts: int
+    across: bool = False
+    whole: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        out, width = self.b.shape[0], self.a.shape[1]
+        return (self.experts, width, out) if self.across else (self.experts, out, width)
+
+    def rows(self, base: "torch.Tensor", first: int = 0) -> "torch.Tensor":
+        """The adapted experts, float32, of the `base` tensor's from `first` on."""
+        a = read_stored(self.a).reshape(self.experts, -1, self.a.shape[1])
+        b = read_stored(self.b).reshape(self.b.shape[0], -1, self.experts)
+        found = base.float() + 0
+        for i, expert in enumerate(found, first):
+            product = self.scaling * (b[:, :, i].double() @ a[i].double())
+            expert += (product.T if self.across else product).float()
+        return found
+
+
 def read_rows(info: TensorInfo, first: int, count: int) -> "torch.Tensor":
     """Rows of a stored tensor, copied into memory in its own dtype; of a vector, elements."""
     length = (info.end - info.start) // max(1, info.shape[0])

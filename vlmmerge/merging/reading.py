@@ -52,7 +52,7 @@ class LiveTensors:
         base = self._view(model, live)
         if (delta := self._layouts[model].deltas.get(live)) is None:
             return base
-        whole = self._hold or delta.whole or len(delta.shape) != 2
+        whole = self._hold or delta.whole or len(delta.shape) < 2
         return AdaptedRows(base, delta, whole, lambda rows: self._adapted(rows, model, live))
 
     def _view(self, model: str, live: str) -> View:
@@ -151,7 +151,12 @@ class AdaptedRows:
     def read(self, first: int, last: int) -> "torch.Tensor":
         if self.whole:
             return self._whole[first:last]
-        return self.check(self.delta.rows(self.base.read(first, last), first))
+        shape = self.delta.shape
+        per = math.prod(shape[1:-1])  # rows of an expert; of a matrix 1
+        low, high = first // per, -(-last // per)
+        base = self.base.read(low * per, high * per).reshape(high - low, *shape[1:])
+        found = self.check(self.delta.rows(base, low)).reshape(-1, shape[-1])
+        return found[first - low * per : last - low * per]
 
     @cached_property
     def _whole(self) -> "torch.Tensor":
