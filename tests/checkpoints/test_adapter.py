@@ -324,6 +324,19 @@ def test_adapters_of_other_models_are_refused(
         align(ModelSpecs.parse(specs(bases["llama"].path, str(path))).open())
 
 
+def test_experts_that_the_config_does_not_name_are_refused(
+    bases: dict[str, Saved], tmp_path: Path
+) -> None:
+    path = adapter(bases["qwen3_moe"], tmp_path / "a", **KINDS["experts"][1])
+    models = specs(bases["qwen3_moe"].path, str(path))
+    edit(path, target_parameters=["down_proj", "gate.weight"])
+    with pytest.raises(AlignmentError, match=r"2 pairs for \S+experts, where .* name 1"):
+        align(ModelSpecs.parse(models).open())
+    edit(path, target_parameters=["down_proj", "gate_up_proj", "gate.weight"], rank_pattern={})
+    with pytest.raises(AlignmentError, match=r"are \[18, 32\] and \[56, 18\], .* rank 3"):
+        align(ModelSpecs.parse(models).open())
+
+
 @pytest.mark.parametrize("kind", ["dora", "saved"])
 def test_what_is_absolute_needs_its_base(
     kind: str, bases: dict[str, Saved], tmp_path: Path

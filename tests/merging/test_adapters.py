@@ -196,6 +196,29 @@ def test_low_ranks_alone_need_no_base_at_hand(models: Models, tmp_path: Path) ->
     check(tmp_path / "own-out", models.vlm, with_own(models, models.own))
 
 
+@pytest.mark.parametrize("name", ["qwen3_vl", "mllama"])
+def test_a_plain_adapter_meets_a_vlm_by_its_names(name: str, tmp_path: Path) -> None:
+    """Where transformers does not tie the VLM's text config to a plain model."""
+    family = FAMILIES[name]
+    model = family.build()
+    base = save(family.build_plain(model, 1), tmp_path / "base")
+    vlm = save(model, tmp_path / "vlm")
+    more = ["lm_head"] if name == "mllama" else ["embed_tokens", "lm_head"]  # its VLM has more rows
+    settings = {"target_modules": [*LINEAR, *more]}
+    path = elsewhere(adapter(base, tmp_path / "lora", **settings), tmp_path / "moved")
+    wanted = recipe(vlm.path, None, str(path), "linear", coefficients={"ja": {}})
+    deltas = align(wanted.models.open()).layouts["ja"].deltas
+    before, after = base.state(), merged(base, path)
+    assert len(deltas) == len(more) + 4 * 2
+    for live, tensor in vlm.state().items():
+        plain = family.partner(live)
+        changes = plain is not None and not torch.equal(before[plain], after[plain])
+        assert (live in deltas) == changes
+        if plain is not None and live in deltas:
+            found = deltas[live].rows(tensor[: len(before[plain])]) - tensor[: len(before[plain])]
+            torch.testing.assert_close(found, after[plain] - before[plain], rtol=1e-4, atol=1e-5)
+
+
 def test_what_merges_on_disk_merges_in_place(models: Models, tmp_path: Path) -> None:
     wanted = recipe(models.vlm.path, models.base.path, str(models.lora), "ties")
     merge(wanted, tmp_path / "out")

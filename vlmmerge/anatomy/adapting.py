@@ -114,7 +114,8 @@ def fit_adapter(
     """
     fit = _fit(adapter, model, anatomy)
     if fit.unknown:
-        fit = _fit_by_parts(adapter, config, anatomy) or fit
+        alone = _fit_by_parts(adapter, config, anatomy) or _fit_by_names(adapter, model, anatomy)
+        fit = alone or fit
     if fit.unknown:
         more = f" and {len(fit.unknown) - 1} more" if len(fit.unknown) > 1 else ""
         raise AlignmentError(
@@ -137,7 +138,7 @@ def _fit_by_parts(adapter: Adapter, config: "PretrainedConfig", anatomy: Anatomy
 
     text = copy.deepcopy(config.get_text_config())
     plain: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text), None)
-    if plain is None:  # a config of the VLM's own, whose plain model has another
+    if plain is None:  # a config of the VLM's own: the plain model has another
         return None
     text.architectures = [plain.__name__]
     model = build_meta(text)
@@ -148,6 +149,22 @@ def _fit_by_parts(adapter: Adapter, config: "PretrainedConfig", anatomy: Anatomy
     if fit.unknown or not lives.keys() >= set(parts.values()):
         return None
     return Fit({lives[parts[live]]: d for live, d in fit.deltas.items()}, fit.frozen, ())
+
+
+def _fit_by_names(adapter: Adapter, model: "PreTrainedModel", anatomy: Anatomy) -> Fit | None:
+    """The same where transformers cannot say which plain model a VLM's language model is.
+
+    Nearly all have the names of Llama.
+    """
+    lives = {part: live for live, part in anatomy.parts.items()}
+    known = {"embed_tokens.weight": "embed.weight", "lm_head.weight": "head.weight"}
+    renamed = {}
+    for name, delta in adapter.deltas.items():
+        part = name.removeprefix("model.")
+        renamed[lives.get(known.get(part, part), "")] = delta
+    if "" in renamed or adapter.stacked:
+        return None
+    return _fit(replace(adapter, deltas=renamed, copies={}), model, anatomy)
 
 
 def _fit(adapter: Adapter, model: "PreTrainedModel", anatomy: Anatomy) -> Fit:

@@ -63,7 +63,8 @@ def _kind(model: "PreTrainedModel", meeting: Meeting, name: str, leaf: str) -> s
     if linear and not meeting.part.startswith("head."):
         return "low" if leaf == "weight" else "biases"
     tensor = module.get_parameter(leaf) if leaf in dict(module.named_parameters()) else None
-    if not name or tensor is None or tensor.dim() > 2 or list(module.children()):
+    fused = tensor is not None and tensor.dim() > 2 and not isinstance(module, torch.nn.Conv1d)
+    if not name or tensor is None or fused or list(module.children()):
         raise ConfigError(
             f"adapter: {meeting.live} of {type(module).__name__} is neither of a linear module nor"
             " of one that peft saves whole; leave adapter out"
