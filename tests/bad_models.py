@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from damage import (
+    ADAPTER,
     INDEX,
     WEIGHTS,
     Damage,
@@ -28,6 +29,7 @@ from damage import (
     tensors,
 )
 
+LORA = '{"peft_type": "LORA"}'
 SECOND = "model-00002-of-00003.safetensors"
 REMOTE = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
 
@@ -210,7 +212,18 @@ QUANTISED = [
     Case("pickled", rename(WEIGHTS, "pytorch_model.bin"), "pytorch_model.bin: pickled", "vlm"),
     Case("pickled of old", rename(WEIGHTS, "consolidated.00.pth"), "consolidated.00.pth: pickled"),
     Case("of TensorFlow", rename(WEIGHTS, "tf_model.h5"), "tf_model.h5: not safetensors", "base"),
-    Case("an adapter", both(remove(WEIGHTS), content("adapter_config.json", "{}")), "PEFT"),
+    Case("an adapter of none", both(remove(WEIGHTS), content(ADAPTER, "{}")), "adapter_model.safe"),
+    Case("an adapter alone", both(remove(WEIGHTS), content(ADAPTER, "{}")), "PEFT adapter", "vlm"),
+    Case(
+        "an adapter, pickled",
+        both(rename(WEIGHTS, "adapter_model.bin"), content(ADAPTER, "{}")),
+        "pickled adapters are not read",
+    ),
+    Case(
+        "an adapter of other names",
+        both(rename(WEIGHTS, "adapter_model.safetensors"), content(ADAPTER, LORA)),
+        "is not of an adapter",
+    ),
     Case("no weights", remove(WEIGHTS), "is missing; fetch the weights", "vlm"),
     Case("no model at all", lambda d: [f.unlink() for f in d.iterdir()], "is it a model folder"),
 ]

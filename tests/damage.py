@@ -14,6 +14,7 @@ from safetensors.torch import load, save_file
 
 Damage = Callable[[Path], object]
 WEIGHTS = "model.safetensors"
+ADAPTER = "adapter_config.json"
 INDEX = "model.safetensors.index.json"
 
 

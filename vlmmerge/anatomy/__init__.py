@@ -1,5 +1,6 @@
 """Which tensors of a model are its language backbone, and which of a donor's meet them."""
 
+from vlmmerge.anatomy.adapting import stand
 from vlmmerge.anatomy.alignment import BASE, RECIPIENT, Alignment, Meeting, Models, align, base_of
 from vlmmerge.anatomy.anatomy import Anatomy
 from vlmmerge.anatomy.cells import Cell
@@ -14,4 +15,5 @@ __all__ = [
     "Models",
     "align",
     "base_of",
+    "stand",
 ]

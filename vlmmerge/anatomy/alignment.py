@@ -121,12 +121,14 @@ def align(
     strict: bool = False,
     vocabulary: str = "recipient",
     embeddings: str = "merge",
+    drop_frozen: bool = False,
 ) -> Alignment:
     """Line every source up with the recipient's backbone, from configs and headers alone.
 
     Raises `AlignmentError` that names all that does not fit, each with what would have to change:
     sizes, depths, missing tensors, vocabularies; with `strict`, all warnings too. `vocabulary`:
     the recipient's, or the `union` with the donors'; where `embeddings` exclude, none is read.
+    `drop_frozen` leaves out what adapters change of frozen parts, and warns of it.
     """
     sides = _sides(models)
     mine, *theirs = sides
@@ -135,6 +137,8 @@ def align(
     for side in theirs:
         wrong += problems(mine, side)
         told += warnings(mine, side)
+        if side.dropped:
+            (told if drop_frozen else wrong).append(_dropped(side, drop_frozen))
     added = None
     tokens = None
     try:
@@ -167,13 +171,25 @@ def _sides(models: Models) -> list[Side]:
     """Every model's tensors sorted out, the recipient first; what is wrong with any, of all."""
     sides: list[Side] = []
     wrong: dict[str, list[str]] = {}  # reason -> models
+    done: dict[int, Side] = {}  # an adapter's own base may be the recipient
     for name, checkpoint in {RECIPIENT: models.recipient, **models.sources}.items():
         try:
-            sides.append(Side.of(name, checkpoint))
+            side = done.get(id(checkpoint)) or Side.of(name, checkpoint)
+            done[id(checkpoint)] = side
+            sides.append(replace(side, name=name))
         except (AlignmentError, CheckpointError) as error:
             wrong.setdefault(str(error), []).append(name)
     _refuse([f"{', '.join(names)}: {reason}" for reason, names in wrong.items()])
     return sides
+
+
+def _dropped(side: Side, drop: bool) -> str:
+    """What is said of the frozen tensors that an adapter changes."""
+    many = f" and {len(side.dropped) - 1} more tensors" if len(side.dropped) > 1 else ""
+    said = f"{side.name}: its adapter changes {side.dropped[0]}{many}, which"
+    if drop:
+        return f"{said} stay frozen: left out"
+    return f"{said} stay frozen; drop_frozen=true leaves them out"
 
 
 def _refuse(wrong: list[str]) -> None:

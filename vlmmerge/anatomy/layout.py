@@ -6,12 +6,13 @@ stacked, fused projections live split. Its own conversion mapping says how; noth
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from vlmmerge.anatomy.parts import ties_of
 from vlmmerge.anatomy.rebuilding import Rebuilding
+from vlmmerge.checkpoints.delta import Adapted
 from vlmmerge.errors import AlignmentError
 
 if TYPE_CHECKING:
@@ -61,13 +62,14 @@ class Layout:
     `units`: live name -> unit; live tensors that are tied share a name, the first of them.
     `also`: live name -> stored tensors that hold the same tied tensor once more.
     `unknown`: stored tensors that the model does not have; `expected` are those of them that older
-    checkpoints have and transformers passes over.
+    checkpoints have and transformers passes over. `deltas`: live tensors that an adapter changes.
     """
 
     units: Mapping[str, Unit]
     also: Mapping[str, tuple[str, ...]]
     unknown: tuple[str, ...]
     expected: frozenset[str]
+    deltas: Mapping[str, Adapted] = field(default_factory=dict)
 
 
 def layout_of(shapes: Mapping[str, tuple[int, ...]], model: "PreTrainedModel") -> Layout:

@@ -2,9 +2,10 @@
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from vlmmerge.anatomy.adapting import fit_adapter
 from vlmmerge.anatomy.anatomy import Anatomy, build_meta, dissect, load_config, model_class
 from vlmmerge.anatomy.cells import cell_of, depth
 from vlmmerge.anatomy.layout import Layout, Unit, layout_of
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 class Side:
     """A model and its part in an alignment.
 
-    `parts`: part -> live name; `config`: the language model's.
+    `parts`: part -> live name; `config`: the language model's. `dropped`: live tensors that its
+    adapter changes and that are no backbone.
     """
 
     name: str
@@ -29,6 +31,7 @@ class Side:
     layout: Layout
     config: "PretrainedConfig"
     parts: Mapping[str, str]
+    dropped: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, name: str, checkpoint: Checkpoint) -> "Side":
@@ -50,7 +53,11 @@ class Side:
         for live, shape in anatomy.frozen.items():
             _check_shape(checkpoint, layout.units[live], live, shape)
         parts = {part: live for live, part in anatomy.parts.items()}
-        return cls(name, checkpoint, anatomy, layout, config.get_text_config(), parts)
+        dropped: tuple[str, ...] = ()
+        if checkpoint.adapter is not None:
+            fit = fit_adapter(checkpoint.adapter, config, model, anatomy)
+            layout, dropped = replace(layout, deltas=fit.deltas), fit.frozen
+        return cls(name, checkpoint, anatomy, layout, config.get_text_config(), parts, dropped)
 
     @property
     def layers(self) -> int:

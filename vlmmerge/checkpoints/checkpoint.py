@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +22,8 @@ from vlmmerge.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
+    from vlmmerge.checkpoints.adapter import Adapter
+
 __all__ = ["INDEX", "SINGLE", "Checkpoint", "read_json", "torch_dtype"]
 
 _SAMPLE = 64  # bytes of each tensor that go into a fingerprint
@@ -33,6 +35,9 @@ class Checkpoint:
 
     `config` and `tensors` are those of the dequantised model where weights are stored in fp8: the
     config.json of what is written from it must then be written from `config`, not copied.
+
+    With an `adapter` it is a donor: the model that the adapter stands on, whose tensors these are;
+    what they become is said by live names, in `Layout.deltas`.
     """
 
     path: Path
@@ -40,6 +45,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, TensorInfo]
     remote: Snapshot | None = None  # where the weights are to be had, as long as they are not here
+    adapter: "Adapter | None" = None
 
     @classmethod
     def open(cls, spec: object, where: str = "model") -> "Checkpoint":
@@ -49,12 +55,13 @@ class Checkpoint:
         does it. Raises `CheckpointError` where the model is missing, damaged or has no safetensors.
         """
         source = Source.parse(spec, where)
-        path = source.folder()
-        if path is None:
-            snapshot = find(source.path, source.revision)
-            if snapshot.files:
-                return cls._from_afar(source, snapshot)
-            path = snapshot.folder
+        return cls.open_at(source, *place_of(source))
+
+    @classmethod
+    def open_at(cls, source: Source, path: Path, snapshot: Snapshot | None) -> "Checkpoint":
+        """Open what `place_of` has found."""
+        if snapshot is not None and snapshot.files:
+            return cls._from_afar(source, snapshot)
         return cls._from_folder(path, source)
 
     @classmethod
@@ -86,13 +93,17 @@ class Checkpoint:
     @property
     def missing_bytes(self) -> int:
         """What `fetched` would download: 0 where the weights are on disk."""
-        return 0 if self.remote is None else self.remote.missing_bytes
+        own = 0 if self.adapter is None else self.adapter.missing_bytes
+        return own if self.remote is None else own + self.remote.missing_bytes
 
     def fetched(self) -> "Checkpoint":
         """The model with its weights on disk: itself, or downloaded from the hub.
 
         Raises `CheckpointError` where the weights are not those that the headers spoke of.
         """
+        if self.adapter is not None:
+            model = replace(self, adapter=None).fetched()
+            return replace(model, adapter=self.adapter.fetched())
         if self.remote is None:
             return self
         self.remote.fetch_weights()
@@ -104,7 +115,8 @@ class Checkpoint:
     @property
     def name(self) -> str:
         """What to call the model in a table: the folder's or the repository's name."""
-        return self.source.path.rstrip("/").rpartition("/")[2]
+        source = self.source if self.adapter is None else self.adapter.source
+        return source.path.rstrip("/").rpartition("/")[2]
 
     @property
     def dequantised(self) -> bool:
@@ -114,7 +126,7 @@ class Checkpoint:
     @property
     def notes(self) -> list[str]:
         """What a user should know of how the model is read, a line each."""
-        notes = []
+        notes = [] if self.adapter is None else list(self.adapter.notes)
         if self.dequantised:
             count = sum(info.scaled is not None for info in self.tensors.values())
             notes.append(f"{self.name}: {count} fp8 weights are dequantised on reading")
@@ -130,28 +142,43 @@ class Checkpoint:
         """One tensor, copied into memory in the dtype that `tensors` says."""
         info = self.tensors[name]
         if info.scaled is None:
-            return _read(info)
-        weight, scale = (_read(part) for part in info.stored)
+            return read_stored(info)
+        weight, scale = (read_stored(part) for part in info.stored)
         return dequantise(weight, scale, info.scaled.block, torch_dtype(info.dtype))
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of the config, the headers and a sample of every tensor's bytes."""
         digest = hashlib.sha256(json.dumps(dict(self.config), sort_keys=True).encode())
-        stored = [part for info in self.tensors.values() for part in info.stored]
-        for shard in dict.fromkeys(part.shard for part in stored):
-            with shard.open("rb") as file:
-                for info in stored:
-                    if info.shard != shard:
-                        continue
-                    digest.update(f"{info.name} {info.dtype} {info.shape}".encode())
-                    middle = info.start + max(0, info.nbytes - _SAMPLE) // 2
-                    file.seek(middle)
-                    digest.update(file.read(min(_SAMPLE, info.nbytes)))
+        sample(digest, [part for info in self.tensors.values() for part in info.stored])
+        if self.adapter is not None:
+            digest.update(self.adapter.fingerprint.encode())
         return digest.hexdigest()[:16]
 
 
-def _read(info: TensorInfo) -> "torch.Tensor":
+def place_of(source: Source) -> tuple[Path, Snapshot | None]:
+    """Where a source lies, and its snapshot if it is of the hub."""
+    path = source.folder()
+    if path is not None:
+        return path, None
+    snapshot = find(source.path, source.revision)
+    return snapshot.folder, snapshot
+
+
+def sample(digest: "hashlib._Hash", stored: Sequence[TensorInfo]) -> None:
+    """Put names, dtypes, shapes and a sample of the bytes of stored tensors into a hash."""
+    for shard in dict.fromkeys(part.shard for part in stored):
+        with shard.open("rb") as file:
+            for info in stored:
+                if info.shard != shard:
+                    continue
+                digest.update(f"{info.name} {info.dtype} {info.shape}".encode())
+                middle = info.start + max(0, info.nbytes - _SAMPLE) // 2
+                file.seek(middle)
+                digest.update(file.read(min(_SAMPLE, info.nbytes)))
+
+
+def read_stored(info: TensorInfo) -> "torch.Tensor":
     """What a byte range holds, copied into memory."""
     import torch
 

@@ -9,6 +9,7 @@ from vlmmerge.errors import CheckpointError
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 # Files that are read or copied into an output.
 _OURS = (".safetensors", ".json", ".txt", ".model", ".jinja")
@@ -25,6 +26,28 @@ def check_folder(path: Path) -> None:
     """
     if not os.path.lexists(path / INDEX) and not os.path.lexists(path / SINGLE):
         raise CheckpointError(_no_weights(path))
+    _check_links(path)
+
+
+def is_adapter(path: Path) -> bool:
+    """Whether a folder holds a PEFT adapter, and no model beside it."""
+    models = any(os.path.lexists(path / name) for name in (INDEX, SINGLE))
+    return not models and os.path.lexists(path / ADAPTER_CONFIG)
+
+
+def check_adapter(path: Path) -> None:
+    """Refuse an adapter's folder without safetensors, and files that are links to another place."""
+    if not os.path.lexists(path / ADAPTER):
+        pickled = path / "adapter_model.bin"
+        if os.path.lexists(pickled):
+            raise CheckpointError(
+                f"{pickled}: pickled adapters are not read; save it again with peft, as safetensors"
+            )
+        raise CheckpointError(f"{path}: {ADAPTER} is missing; fetch the weights too")
+    _check_links(path)
+
+
+def _check_links(path: Path) -> None:
     root = Path(os.path.realpath(path))
     own = [root]
     for above in root.parents:
@@ -102,8 +125,8 @@ def _no_weights(path: Path) -> str:
     def first(*suffixes: str) -> str | None:
         return next((name for name in names if name.endswith(suffixes)), None)
 
-    if "adapter_config.json" in names:
-        return f"{path}: a PEFT adapter; merge it into its model first"
+    if ADAPTER_CONFIG in names:
+        return f"{path}: a PEFT adapter; it can be a donor, here name the model that it is for"
     if name := first(".safetensors"):
         return f"{path / name}: neither called {SINGLE} nor named by an index; fetch {INDEX} too"
     if name := first(".gguf"):

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vlmmerge.checkpoints.folder import INDEX, SINGLE
+from vlmmerge.checkpoints.folder import ADAPTER, ADAPTER_CONFIG, INDEX, SINGLE, is_adapter
 from vlmmerge.checkpoints.headers import MAX_HEADER
 from vlmmerge.checkpoints.transfer import download, read_start, resume, to_download, told
 from vlmmerge.errors import CheckpointError, EngineError
 
 # What tells whether a model can be merged, the headers of its weights aside.
-CONFIGS = ("config.json", INDEX, "adapter_config.json", "quantize_config.json")
+CONFIGS = ("config.json", INDEX, ADAPTER_CONFIG, "quantize_config.json")
 # What else a merge needs: tokenizer and processor files.
 COMPANIONS = ("*.json", "*.txt", "*.model", "*.jinja")
 
@@ -35,6 +35,13 @@ class Snapshot:
     folder: Path
     files: Mapping[str, int]
     shards: tuple[str, ...]
+
+    @property
+    def adapter(self) -> bool:
+        """Whether it holds a PEFT adapter, and no model."""
+        if not self.files:
+            return is_adapter(self.folder)
+        return ADAPTER_CONFIG in self.files and not {INDEX, SINGLE} & self.files.keys()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -121,7 +128,8 @@ def find(repo: str, revision: str | None) -> Snapshot:
             cached = None
         if cached is not None:
             folder = _folder(repo, cached)
-            if all((folder / name).is_file() for name in ("config.json", *_shards(folder))):
+            model, adapter = ("config.json", *_shards(folder)), (ADAPTER_CONFIG, ADAPTER)
+            if any(all((folder / n).is_file() for n in wanted) for wanted in (model, adapter)):
                 # Without the network where the cache knows that no file is missing.
                 download(repo, cached, None, COMPANIONS)
                 return Snapshot(repo, cached, folder, {}, ())
@@ -134,6 +142,8 @@ def find(repo: str, revision: str | None) -> Snapshot:
         download(repo, commit, files, CONFIGS)
     folder = _folder(repo, commit)
     shards = tuple(sorted(_shards(folder) & files.keys()))
+    if not shards and ADAPTER_CONFIG in files and ADAPTER in files:
+        shards = (ADAPTER,)
     return Snapshot(repo, commit, folder, files, shards)
 
 

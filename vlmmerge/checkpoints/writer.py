@@ -73,6 +73,13 @@ def write_weights(
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
+def write_file(
+    path: Path, plan: Sequence[Planned], produce: Callable[[str], "Iterable[torch.Tensor]"]
+) -> None:
+    """Write the planned tensors into one file, and read it again, as `write_weights` does."""
+    _check_shard(path, plan, _write_shard(path, plan, produce, lambda nbytes: None))
+
+
 def split(
     plan: Sequence[Planned], max_shard_size: int | str = MAX_SHARD_SIZE
 ) -> tuple[dict[str, list[Planned]], int]:

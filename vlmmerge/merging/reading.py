@@ -2,13 +2,16 @@
 
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlmmerge.anatomy import RECIPIENT, Alignment
 from vlmmerge.anatomy.layout import Unit
 from vlmmerge.checkpoints import Checkpoint, torch_dtype
+from vlmmerge.checkpoints.delta import Adapted
 from vlmmerge.checkpoints.mapping import Mappings
 from vlmmerge.checkpoints.statistics import Kind, SavedStatistics
 from vlmmerge.checkpoints.writer import as_bytes
@@ -25,10 +28,13 @@ class LiveTensors:
     The last rebuilt unit of each model is kept: what is stored as one tensor often lives as many.
     Numbers that are not finite are refused, unless they are allowed. Raises `CheckpointError` where
     tensors that a config ties are stored apart and differ: transformers would not tie them.
+    `hold`: what adapters change is made once and kept, for who reads it again and again.
     """
 
-    def __init__(self, alignment: Alignment, allow_nonfinite: bool = False) -> None:
-        self._allow_nonfinite = allow_nonfinite
+    def __init__(
+        self, alignment: Alignment, allow_nonfinite: bool = False, hold: bool = False
+    ) -> None:
+        self._allow_nonfinite, self._hold = allow_nonfinite, hold
         self._layouts = alignment.layouts
         models = alignment.models
         self._checkpoints: dict[str, Checkpoint] = {RECIPIENT: models.recipient, **models.sources}
@@ -49,6 +55,13 @@ class LiveTensors:
 
         Raises `CheckpointError`, then or on reading, where a number in it is not finite.
         """
+        base = self._view(model, live)
+        if (delta := self._layouts[model].deltas.get(live)) is None:
+            return base
+        whole = self._hold or delta.whole or len(delta.shape) < 2
+        return AdaptedRows(base, delta, whole, lambda rows: self._adapted(rows, model, live))
+
+    def _view(self, model: str, live: str) -> View:
         unit = self._layouts[model].units[live]
         if unit.rebuilding is None:
             info = self._checkpoints[model].tensors[unit.stored[0]]
@@ -93,12 +106,24 @@ class LiveTensors:
     def read(self, model: str, live: str) -> "torch.Tensor":
         """One live tensor, copied into memory in its stored dtype.
 
-        Raises `CheckpointError` where a number in it is not finite.
+        What an adapter changes is float32. Raises `CheckpointError` where a number is not finite.
         """
+        tensor = self.stored(model, live)
+        delta = self._layouts[model].deltas.get(live)
+        return tensor if delta is None else self._adapted(delta.rows(tensor), model, live)
+
+    def stored(self, model: str, live: str) -> "torch.Tensor":
+        """The same without what an adapter changes."""
         with self._lock:
             tensor = self._read(model, live)
         self._check(tensor, model, live)
         return tensor
+
+    def _adapted(self, rows: "torch.Tensor", model: str, live: str) -> "torch.Tensor":
+        adapter = self._checkpoints[model].adapter
+        if adapter is not None and not self._allow_nonfinite:
+            _refuse_nonfinite(rows, adapter.path, live)
+        return rows
 
     def _read(self, model: str, live: str) -> "torch.Tensor":
         unit = self._layouts[model].units[live]
@@ -111,7 +136,7 @@ class LiveTensors:
 
     def _check(self, tensor: "torch.Tensor", model: str, live: str) -> None:
         if not self._allow_nonfinite:
-            _refuse_nonfinite(tensor, self._checkpoints[model], live)
+            _refuse_nonfinite(tensor, self._checkpoints[model].path, live)
 
 
 @dataclass(frozen=True)
@@ -127,8 +152,41 @@ class Rebuilt:
         return self.tensors.dtype(self.model, self.live)
 
     def read(self, first: int, last: int) -> "torch.Tensor":
-        whole = self.tensors.read(self.model, self.live)
+        whole = self.tensors.stored(self.model, self.live)
         return whole.reshape(matrix(whole.shape))[first:last]
+
+
+@dataclass(frozen=True)
+class AdaptedRows:
+    """A tensor that an adapter changes, float32: made span by span of its base, or `whole`."""
+
+    base: View
+    delta: Adapted
+    whole: bool
+    check: Callable[["torch.Tensor"], "torch.Tensor"]
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        import torch
+
+        return torch.float32
+
+    def read(self, first: int, last: int) -> "torch.Tensor":
+        if self.whole:
+            return self._whole[first:last]
+        shape = self.delta.shape
+        per = math.prod(shape[1:-1])  # rows of an expert; of a matrix 1
+        low, high = first // per, -(-last // per)
+        base = self.base.read(low * per, high * per).reshape(high - low, *shape[1:])
+        found = self.check(self.delta.rows(base, low)).reshape(-1, shape[-1])
+        return found[first - low * per : last - low * per]
+
+    @cached_property
+    def _whole(self) -> "torch.Tensor":
+        shape = self.delta.shape
+        rows, columns = matrix(shape)
+        base = self.base.read(0, rows).reshape(shape)
+        return self.check(self.delta.rows(base)).reshape(rows, columns)
 
 
 def matrix(shape: Sequence[int]) -> tuple[int, int]:
@@ -142,7 +200,7 @@ def check_finite(checkpoint: Checkpoint, names: Iterable[str]) -> None:
     for name in names:
         tensor = checkpoint.read(name)
         if tensor.is_floating_point():
-            _refuse_nonfinite(tensor, checkpoint, name)
+            _refuse_nonfinite(tensor, checkpoint.path, name)
 
 
 def _check_tied(checkpoint: Checkpoint, first: str, again: Iterable[str]) -> None:
@@ -154,7 +212,7 @@ def _check_tied(checkpoint: Checkpoint, first: str, again: Iterable[str]) -> Non
             )
 
 
-def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str) -> None:
+def _refuse_nonfinite(tensor: "torch.Tensor", path: Path, name: str) -> None:
     import torch
 
     # The sum is finite only if all numbers are, and needs no copy of them; it may overflow where
@@ -163,6 +221,6 @@ def _refuse_nonfinite(tensor: "torch.Tensor", checkpoint: Checkpoint, name: str)
     total = numbers.sum(dtype=torch.float32)
     if not bool(total.isfinite()) and not bool(numbers.isfinite().all()):
         raise CheckpointError(
-            f"{checkpoint.path}: {name} holds NaN or infinite numbers; allow_nonfinite=true"
-            " merges it all the same"
+            f"{path}: {name} holds NaN or infinite numbers; allow_nonfinite=true merges it all the"
+            " same"
         )

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class ResidentMerge:
     """Merges recipes of one set of models into one live model.
 
-    Sources are mapped and stay so; what a method must know of a tensor as a whole is found once.
+    Sources are mapped and stay so, tensors that adapters change are made once and kept; what a
+    method must know of a tensor as a whole is found once.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class ResidentMerge:
     ) -> None:
         self._live = model.state_dict(keep_vars=True)
         self._workers = Workers(threads)
-        tensors, cuts = LiveTensors(alignment), ModelCuts()
+        tensors, cuts = LiveTensors(alignment, hold=True), ModelCuts()
         self._tensors = [
             MergedTensor(meeting, donors, tensors, self._workers, cuts)
             for meeting in alignment.meetings

@@ -19,7 +19,9 @@ from vlmmerge.checkpoints.writer import (
 )
 from vlmmerge.errors import CheckpointError, ConfigError
 from vlmmerge.merging.companions import write_companions
+from vlmmerge.merging.extracting import Extracted, write_adapter
 from vlmmerge.merging.reading import LiveTensors, check_finite, matrix
+from vlmmerge.merging.targets import check_extractable
 from vlmmerge.merging.tensor import MergedTensor, not_finite
 from vlmmerge.methods.kernels import ModelCuts, Workers
 from vlmmerge.recipes import Recipe
@@ -32,13 +34,17 @@ _SAFETENSORS_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 @dataclass(frozen=True)
 class Written:
-    """What a merge wrote: stored tensors by fate. `changed` counts frozen ones that differ (0)."""
+    """What a merge wrote: stored tensors by fate. `changed` counts frozen ones that differ (0).
+
+    `adapter`: what was written beside it.
+    """
 
     path: Path
     merged: int
     frozen: int
     copied: int
     changed: int
+    adapter: Extracted | None = None
 
 
 def write_merge(
@@ -50,17 +56,20 @@ def write_merge(
     allow_nonfinite: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
     threads: int | None = None,
+    adapter: int | None = None,
     progress: Advance = quiet,
 ) -> Written:
     """Merge `recipe` into the folder `output`, which appears whole or not at all.
 
-    Config, tokenizer, processor and generation files are the recipient's; `card` writes its README.
+    Config, tokenizer, processor and generation files are the recipient's; `card` writes its README;
+    `adapter`: the rank of one that is written into it, which makes the merge of the recipient.
     """
-    alignment = align(recipe.models.open(), strict, recipe.vocabulary, recipe.embeddings)
+    alignment = aligned(recipe, strict)
     recipe.check_layers(alignment.layers)
     output = absolute(output)
     check_apart(output, alignment)
     check_absent(output)
+    targets = None if adapter is None else check_extractable(recipe, alignment, adapter)
     alignment = alignment.fetched()
     recipient = alignment.models.recipient
     dtypes = stored_dtypes(recipe, alignment)
@@ -88,8 +97,17 @@ def write_merge(
             raise CheckpointError(
                 f"{output}: {changed} frozen tensors were not written as they are"
             )
+        extracted = None
+        if adapter is not None and targets is not None:
+            extracted = write_adapter(recipe, alignment, targets, folder, adapter)
     merged, frozen, copied = alignment.merged, alignment.frozen, alignment.copied
-    return Written(output, len(merged), len(frozen), len(copied), changed)
+    return Written(output, len(merged), len(frozen), len(copied), changed, extracted)
+
+
+def aligned(recipe: Recipe, strict: bool = False) -> Alignment:
+    """A recipe's models lined up, from configs and headers alone."""
+    models, by_token = recipe.models.open(), (recipe.vocabulary, recipe.embeddings)
+    return align(models, strict, *by_token, drop_frozen=recipe.drop_frozen)
 
 
 class _Producer:
@@ -208,11 +226,14 @@ def check_apart(output: Path, alignment: Alignment) -> None:
     """Raise `ConfigError` where the output folder is a source, lies in one, or holds one."""
     written = output.resolve()
     for checkpoint in (alignment.models.recipient, *alignment.models.sources.values()):
-        read = checkpoint.path.resolve()
-        if written == read or read in written.parents:
-            raise ConfigError(f"{output}: lies in {read}, which is to be merged; choose another")
-        if written in read.parents:
-            raise ConfigError(f"{output}: holds {read}, which is to be merged; choose another")
+        adapter = [] if checkpoint.adapter is None else [checkpoint.adapter.path]
+        for read in (path.resolve() for path in (checkpoint.path, *adapter)):
+            if written == read or read in written.parents:
+                raise ConfigError(
+                    f"{output}: lies in {read}, which is to be merged; choose another"
+                )
+            if written in read.parents:
+                raise ConfigError(f"{output}: holds {read}, which is to be merged; choose another")
 
 
 def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -> int:
@@ -233,6 +254,6 @@ def count_changed(before: Checkpoint, after: Checkpoint, alignment: Alignment) -
 
 def verify_frozen(recipe: Recipe, folder: Path) -> dict[str, int]:
     """How many frozen tensors a written merge has, and how many of them differ (0)."""
-    alignment = align(recipe.models.open(), False, recipe.vocabulary, recipe.embeddings)
+    alignment = aligned(recipe)
     changed = count_changed(alignment.models.recipient, Checkpoint.open(folder), alignment)
     return {"tensors": len(alignment.frozen) + len(alignment.copied), "changed": changed}

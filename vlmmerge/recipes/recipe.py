@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import yaml
 
-from vlmmerge.anatomy import BASE, RECIPIENT, Cell, Models
-from vlmmerge.checkpoints import Checkpoint, Source
+from vlmmerge.anatomy import BASE, RECIPIENT, Cell, Models, stand
+from vlmmerge.checkpoints import Adapter, Checkpoint, Source, open_donor
 from vlmmerge.config import build, check_keys, load_option, plain, read_yaml, string_keys
 from vlmmerge.errors import ConfigError
 from vlmmerge.methods import Checked, Informed, Method, Parameter, Value
@@ -28,6 +28,7 @@ _FIELDS = (
     "embeddings",
     "layer_path",
     "vocabulary",
+    "drop_frozen",
     "dtype",
     "seed",
 )
@@ -77,17 +78,21 @@ class ModelSpecs:
         return ModelSpecs(self.recipient.absolute(), self.base and self.base.absolute(), donors)
 
     def open(self) -> Models:
-        """Open every model's headers."""
-        return Models(
-            Checkpoint.open(self.recipient, "models.recipient"),
-            None if self.base is None else Checkpoint.open(self.base, "models.base"),
-            {n: Checkpoint.open(s, f"models.donors.{n}") for n, s in self.donors.items()},
-            {
-                n: Checkpoint.open(s.base, f"models.donors.{n}.base")
-                for n, s in self.donors.items()
-                if s.base is not None
-            },
-        )
+        """Open every model's headers; adapters stand on the model that they were trained on."""
+        recipient = Checkpoint.open(self.recipient, "models.recipient")
+        base = None if self.base is None else Checkpoint.open(self.base, "models.base")
+        donors: dict[str, Checkpoint] = {}
+        bases: dict[str, Checkpoint] = {}
+        for name, source in self.donors.items():
+            where = f"models.donors.{name}"
+            donor = open_donor(source, where)
+            own = None if source.base is None else Checkpoint.open(source.base, f"{where}.base")
+            if isinstance(donor, Adapter):
+                donor, own = stand(donor, own, recipient, base)
+            donors[name] = donor
+            if own is not None:
+                bases[name] = own
+        return Models(recipient, base, donors, bases)
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,8 @@ class Recipe:
     """One merge, wholly described. Reads and writes YAML; checks itself when made.
 
     `coefficients`: source -> parameter -> a number for every group, or numbers by group.
-    `shared`: every parameter of the method that is not per source, likewise.
+    `shared`: every parameter of the method that is not per source, likewise. `drop_frozen`: what
+    adapters change of frozen parts is left out, not refused.
     Raises `ConfigError` for what is unknown, left out or out of range.
     """
 
@@ -106,6 +112,7 @@ class Recipe:
     embeddings: Literal["merge", "exclude", "base"] = "merge"
     layer_path: None = None
     vocabulary: Literal["recipient", "union"] = "recipient"
+    drop_frozen: bool = False
     dtype: str | None = None
     seed: int = 0
 
@@ -231,6 +238,8 @@ class Recipe:
             raise ConfigError(f"dtype: {self.dtype!r} is not {', '.join(_DTYPES)}")
         if type(self.seed) is not int:
             raise ConfigError(f"seed: {self.seed!r} is not a whole number")
+        if not isinstance(self.drop_frozen, bool):
+            raise ConfigError(f"drop_frozen: {self.drop_frozen!r} is not true or false")
         if self.embeddings == "base" and self.models.base is None:
             raise ConfigError("embeddings: base needs models.base")
 

@@ -29,7 +29,9 @@ def run(node: DictConfig) -> None:
         raise ConfigError("model: a model is needed, as model=folder")
     specs = {key: settings[key] for key in ("base", "donors")}
     models = ModelSpecs.parse({"recipient": settings["model"], **specs}).open()
-    found = describe(align(models, flag(settings, "strict")), Path(settings["output"] or "."))
+    strict, drop = flag(settings, "strict"), flag(settings, "drop_frozen")
+    alignment = align(models, strict, drop_frozen=drop)
+    found = describe(alignment, Path(settings["output"] or "."))
     if settings["format"] == "json":
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
@@ -50,8 +52,8 @@ def describe(alignment: Alignment, output: Path) -> dict[str, Any]:
         "parts": parts_of(alignment),
         "sources": {
             name: {
-                "path": str(checkpoint.path),
-                "tensors": len(checkpoint.tensors),
+                "path": str((checkpoint.adapter or checkpoint).path),
+                "tensors": len((checkpoint.adapter or checkpoint).tensors),
                 "meets": sum(name in meeting.sources for meeting in alignment.meetings),
             }
             for name, checkpoint in alignment.models.sources.items()
@@ -157,4 +159,5 @@ def _existing(path: Path) -> Path:
 
 
 def _size(checkpoint: Checkpoint) -> int:
-    return sum(info.nbytes for info in checkpoint.tensors.values())
+    adapter = {} if checkpoint.adapter is None else checkpoint.adapter.tensors
+    return sum(info.nbytes for info in (*checkpoint.tensors.values(), *adapter.values()))

@@ -10,11 +10,17 @@ from vlmmerge.checkpoints.writer import MAX_SHARD_SIZE, Advance, quiet
 from vlmmerge.config import build, flag, output_of, plain
 from vlmmerge.errors import ConfigError
 from vlmmerge.merging import Written, write_merge
+from vlmmerge.merging.extracting import FOLDER, Extracted
 from vlmmerge.recipes import Recipe
 from vlmmerge.reporting.card import model_card
 from vlmmerge.reporting.progress import WriteProgress
 
-_OPTIONS = ("strict", "allow_nonfinite", "max_shard_size")  # of writing: not of the recipe
+_OPTIONS = (
+    "strict",
+    "allow_nonfinite",
+    "max_shard_size",
+    "adapter",
+)  # of writing: not of the recipe
 
 
 def run(node: DictConfig) -> None:
@@ -30,13 +36,27 @@ def run(node: DictConfig) -> None:
             strict=flag(settings, "strict"),
             allow_nonfinite=flag(settings, "allow_nonfinite"),
             max_shard_size=settings["max_shard_size"],
+            adapter=settings["adapter"],
             progress=progress,
         )
-    size = sum(file.stat().st_size for file in output.iterdir())
+    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(
         f"{output}: {written.merged} tensors merged by {recipe.method}, {written.frozen} frozen and"
         f" {written.copied} copied bit for bit, {size / 1e6:.1f} MB in"
         f" {time.perf_counter() - start:.1f} s"
+    )
+    if written.adapter is not None:
+        print(adapter_line(output, written.adapter))
+
+
+def adapter_line(output: Path, adapter: Extracted) -> str:
+    """What an adapter holds of the merge beside which it was written."""
+    low = {n: kept for n, kept in adapter.tensors.items() if kept.rank is not None}
+    least = min(low, key=lambda name: low[name].energy, default=None)
+    worst = "" if least is None else f", least {low[least].energy:.1%} of {least}"
+    return (
+        f"{output / FOLDER}: rank {adapter.rank} holds {adapter.energy:.2%} of the difference's"
+        f" energy{worst}; weights are off by {adapter.error:.2g} of their norm"
     )
 
 
@@ -63,13 +83,14 @@ def merge(
     strict: bool = False,
     allow_nonfinite: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
+    adapter: int | None = None,
     progress: Advance = quiet,
 ) -> Written:
     """Write the merge of a recipe, or of a recipe file, into the folder `output`, whole or not.
 
     `strict` makes warnings of the alignment errors; `allow_nonfinite` merges NaN and infinite
-    weights; shards are as large as `save_pretrained` makes them; `progress` is told the bytes
-    written and those of all.
+    weights; shards are as large as `save_pretrained` makes them; `adapter` is the rank of one that
+    is written beside the weights; `progress` is told the bytes written and those of all.
     Returns how many tensors were merged, frozen and copied. Raises `VlmMergeError` with one line
     that says what is wrong; nothing is then left behind.
     """
@@ -81,5 +102,6 @@ def merge(
         strict=strict,
         allow_nonfinite=allow_nonfinite,
         max_shard_size=max_shard_size,
+        adapter=adapter,
         progress=progress,
     )

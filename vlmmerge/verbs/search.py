@@ -7,10 +7,11 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from vlmmerge.anatomy import Alignment, align
+from vlmmerge.anatomy import Alignment
 from vlmmerge.config import build, complete, flag, output_of, plain
 from vlmmerge.engines import Inline, Worker
 from vlmmerge.errors import ConfigError
+from vlmmerge.merging import aligned
 from vlmmerge.recipes import MergeSpace, Recipe
 from vlmmerge.reporting.export import export
 from vlmmerge.reporting.log import recorded
@@ -89,9 +90,7 @@ def prepare(node: DictConfig) -> Prepared:
             "vocabulary: union is for merge: write one with it, and search with that as the"
             " recipient"
         )
-    alignment = align(
-        template.models.open(), flag(settings, "strict"), embeddings=template.embeddings
-    )
+    alignment = aligned(template, flag(settings, "strict"))
     template.check_layers(alignment.layers)
     space = MergeSpace.build(build(settings["space"], "space"), template, alignment.cells)
     strategy = build(settings["strategy"], "strategy", start=space.start, seed=settings["seed"])
@@ -136,8 +135,8 @@ def open_journal(output: Path, resume: bool) -> Journal:
 
 def template_of(settings: Mapping[str, Any]) -> Recipe:
     """The recipe that the space varies: every donor at weight 1 where nothing else is said."""
-    fields = ("models", "coefficients", "shared", "embeddings", "vocabulary", "dtype", "seed")
-    node = {key: settings[key] for key in fields}
+    fields = ("models", "coefficients", "shared", "embeddings", "vocabulary", "drop_frozen")
+    node = {key: settings[key] for key in (*fields, "dtype", "seed")}
     donors = (settings["models"] or {}).get("donors") or {}
     if not isinstance(donors, Mapping):
         donors = {}
