@@ -26,6 +26,7 @@ HYDRA = {
     "compare": "compare evaluations or searches, by paired bootstrap",
     "inspect": "what a model is made of, and whether donors fit it, from headers alone",
     "report": "make the page of one or more searches again",
+    "convert": "a recipe as mergekit's YAML, or mergekit's YAML as a recipe",
     "validate": "check a search's config, models and tasks, and run nothing",
 }
 WORDS = {

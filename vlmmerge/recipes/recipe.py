@@ -17,6 +17,7 @@ from vlmmerge.config import build, check_keys, load_option, plain, read_yaml, st
 from vlmmerge.errors import ConfigError
 from vlmmerge.methods import Checked, Informed, Method, Parameter, Value
 from vlmmerge.recipes.groups import check_depth, lookup, parse_keys, samples
+from vlmmerge.recipes.mergekit.reading import is_mergekit, read_mergekit
 
 Number = float | Mapping[str, float]  # for every group, or by group
 
@@ -139,8 +140,11 @@ class Recipe:
 
     @classmethod
     def load(cls, path: str | Path) -> "Recipe":
-        """Read a recipe file."""
-        return cls.from_config(read_yaml(Path(path)), str(path))
+        """Read a recipe file, ours or mergekit's."""
+        node = read_yaml(Path(path))
+        if is_mergekit(node):
+            node = read_mergekit(node, layers_of, str(path))
+        return cls.from_config(node, str(path))
 
     def to_config(self) -> dict[str, Any]:
         """Plain containers that `from_config` reads back, every field written out."""
@@ -264,6 +268,15 @@ class Recipe:
             if donor not in self.coefficients:
                 needed = self.rule.per_source[0].name
                 raise ConfigError(f"coefficients.{donor}: left out; every donor needs a {needed}")
+
+
+def layers_of(model: str) -> int:
+    """How many layers a model has, by its config."""
+    config = Checkpoint.open(model).config
+    for section in (config, config.get("text_config") or {}):
+        if "num_hidden_layers" in section:
+            return int(section["num_hidden_layers"])
+    raise ConfigError(f"{model}: its config does not say how many layers it has")
 
 
 def _plain(value: Any) -> Any:
