@@ -1,5 +1,6 @@
 """CLIPScore: against the formula, on a tiny CLIP with random weights."""
 
+import shutil
 from io import BytesIO
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import evaluate
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support import word_tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, LlamaConfig, LlamaModel
 
 import vlmmerge.metrics
 from vlmmerge.errors import TaskError
+from vlmmerge.metrics.clip_score import load_clip
 from vlmmerge.scoring.judge import Judge, check_judges
 from vlmmerge.tasks import Task
 from vlmmerge.tasks.example import Picture
@@ -145,3 +148,12 @@ def test_a_task_may_be_scored_by_it(clip: Path, pictures: list[Image.Image]) -> 
     assert found.per_example == (1.0, 1.0, 1.0)
     with pytest.raises(TaskError, match=r"tasks\.t: clip_score needs a picture in every row"):
         Judge(task, references).score(TEXTS, references, pictures=[(), (), ()])
+
+
+def test_a_clip_model_without_a_weight_is_refused(clip: Path, tmp_path: Path) -> None:
+    shutil.copytree(clip, tmp_path / "clip")
+    state = load_file(clip / "model.safetensors")
+    del state["text_projection.weight"]
+    save_file(state, tmp_path / "clip" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(TaskError, match=r"has no text_projection\.weight; fetch"):
+        load_clip(str(tmp_path / "clip"))

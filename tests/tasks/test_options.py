@@ -30,6 +30,8 @@ def test_numbered_columns_may_end_early() -> None:
     assert options_of(row, ["A", "B", "C", "D"]) == ("x", "y")
     with pytest.raises(TaskError, match="column 'A' is empty"):
         options_of({"A": None, "B": "y"}, ["A", "B"])
+    with pytest.raises(TaskError, match="columns A, B, C: option B is empty"):
+        options_of({"A": "x", "B": "", "C": "y"}, ["A", "B", "C"])
     with pytest.raises(TaskError, match="column 'C' is missing"):
         options_of({"A": "x", "B": "y"}, ["A", "B", "C"])
 
@@ -50,6 +52,8 @@ def test_numbered_columns_may_end_early() -> None:
         7,
         "[" + "'a'," * 60000 + "]",
         [str(i) for i in range(27)],
+        ["a", ""],
+        "['a', ' ']",
     ],
     ids=lambda value: str(value)[:20],
 )

@@ -70,7 +70,15 @@ def load_clip(path: str) -> Clip:
     from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
 
     try:
-        model = AutoModel.from_pretrained(path, trust_remote_code=False, dtype="float32").eval()
+        model, info = AutoModel.from_pretrained(
+            path,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype="float32",
+            output_loading_info=True,
+        )
+        if missing := sorted(info["missing_keys"]):  # transformers would draw them at random
+            raise TaskError(f"clip_score: {path} has no {missing[0]}; fetch the model again")
         if not {"get_text_features", "get_image_features"} <= set(dir(model)):
             raise TaskError(
                 f"clip_score: {path} is a {type(model).__name__}, not a CLIP model; name one with"
@@ -80,11 +88,11 @@ def load_clip(path: str) -> Clip:
         # Of PIL in every installation, so that a score does not depend on torchvision.
         processors: Any = AutoImageProcessor  # transformers is typed in part
         processor = processors.from_pretrained(path, trust_remote_code=False, backend="pil")
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise TaskError(
             f"clip_score: {path} cannot be loaded as a CLIP model ({one_line(error)})"
         ) from error
-    return Clip(model, tokenizer, processor)
+    return Clip(model.eval(), tokenizer, processor)
 
 
 class ClipScore(evaluate.Metric):

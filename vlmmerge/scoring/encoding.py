@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,8 @@ class Encoded:
 
     `extras` are other inputs of the same length (token types), `others` those of another shape,
     which keep a row from being batched. `options` are what may follow: the options of a multiple
-    choice, or the one text whose perplexity is asked for, of `continuation_bytes` bytes.
+    choice, or the one text whose perplexity is asked for, of `continuation_bytes` bytes. Where a
+    prompt's last token is another one with an option behind it, it stands in all options.
     """
 
     ids: tuple[int, ...]
@@ -63,7 +65,13 @@ class Encoder:
             raise TaskError(f"tasks.{task.name}: has pictures and the model takes none")
         text = self._text(task, example)
         key = tuple(picture.digest for picture in pictures)
-        inputs = self._with_pictures(task, text, key, pictures) if pictures else self._alone(text)
+        special = self._needs_special(task, text)
+        inputs = (
+            self._with_pictures(task, text, key, pictures, special)
+            if pictures
+            else self.tokenizer([text], add_special_tokens=special, return_tensors="pt")
+        )
+        inputs = self._unended(text, inputs)
         shape = inputs["input_ids"].shape
         others = {
             name: value
@@ -72,14 +80,19 @@ class Encoder:
         }
         extras = {n: tuple(v[0].tolist()) for n, v in others.items() if v.shape == shape}
         followed = example.references[:1] if task.kind == "perplexity" else example.options
-        return Encoded(
-            tuple(inputs["input_ids"][0].tolist()) or (self._first,),
+        row = Encoded(
+            tuple(inputs["input_ids"][0].tolist()),
             extras,
             key,
-            tuple(self._tokens(option) for option in followed),
-            {n: v for n, v in others.items() if v.shape != shape},
-            len(followed[0].encode()) if followed else 0,
+            others={n: v for n, v in others.items() if v.shape != shape},
+            continuation_bytes=len(followed[0].encode()) if followed else 0,
         )
+        row = self._followed(row, text, followed) if followed else row
+        if blank := [text for text, ids in zip(followed, row.options, strict=True) if not ids]:
+            raise TaskError(
+                f"tasks.{task.name}: row {example.id}: {blank[0]!r} is no token of the model's"
+            )
+        return row if row.ids else replace(row, ids=(self._first,))
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Answers as text, without special tokens."""
@@ -91,10 +104,15 @@ class Encoder:
         return self._images.pixels(key)
 
     def _with_pictures(
-        self, task: Task, text: str, key: PictureKey, pictures: Sequence[Picture]
+        self,
+        task: Task,
+        text: str,
+        key: PictureKey,
+        pictures: Sequence[Picture],
+        special: bool,
     ) -> Mapping[str, Any]:
         images = self._images.expect(key, pictures)
-        options = {"add_special_tokens": False} if self._has_first(text) else {}
+        options = {} if special else {"add_special_tokens": False}
         try:
             inputs: Mapping[str, Any] = self._processor(
                 text=[text], images=[list(images)], return_tensors="pt", **options
@@ -105,13 +123,50 @@ class Encoder:
             ) from error
         return inputs
 
-    def _alone(self, text: str) -> Mapping[str, Any]:
-        # A language model's chat template brings its special tokens; so may a VLM's.
-        special = self._has_vision and not self._has_first(text)
-        inputs: Mapping[str, Any] = self.tokenizer(
-            [text], add_special_tokens=special, return_tensors="pt"
+    def _needs_special(self, task: Task, text: str) -> bool:
+        """Whether the tokenizer's own tokens go around a text: its first one, above all.
+
+        A language model's chat template brings them; so may a VLM's.
+        """
+        templated = text and task.chat is True and self._processor.chat_template
+        return not self._has_first(text) and (self._has_vision or not templated)
+
+    def _unended(self, text: str, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Without the last token that some tokenizers end a text with: this one goes on."""
+        end, ids = self.tokenizer.eos_token, inputs["input_ids"]
+        width = ids.shape[1]
+        if width < 2 or int(ids[0, -1]) != self.tokenizer.eos_token_id or text.endswith(end):
+            return inputs
+        pictured = self._images.names if self._has_vision else set()
+        return {
+            name: value if name in pictured else _cut(value, width, width - 1)
+            for name, value in inputs.items()
+        }
+
+    def _followed(self, row: Encoded, text: str, options: Sequence[str]) -> Encoded:
+        """The row with options behind it, as they are tokenised behind what stands before them.
+
+        The prompt ends where it has the same tokens with every option: all are likelihoods of what
+        follows the same tokens.
+        """
+        whole = len(row.ids)
+        # A processor may put something of its own behind the text.
+        for before in (text, self.tokenizer.decode(row.ids[-1:])):
+            bare, *found = self._tokens([before, *(before + option for option in options)])
+            kept = min(_common(bare, ids) for ids in found)
+            end = bare[max(0, kept - 1) :]
+            if row.ids[whole - len(end) :] == end:
+                break
+        else:
+            kept, bare, found = 0, (), self._tokens(options)
+        to = whole - (len(bare) - kept)
+        return replace(
+            row,
+            ids=row.ids[:to],
+            extras={name: values[:to] for name, values in row.extras.items()},
+            others={name: _cut(value, whole, to) for name, value in row.others.items()},
+            options=tuple(ids[kept:] for ids in found),
         )
-        return inputs
 
     def _has_first(self, text: str) -> bool:
         first = self.tokenizer.bos_token
@@ -125,8 +180,8 @@ class Encoder:
                 return int(token)
         raise TaskError("a text without a prompt needs a tokenizer with a first or a last token")
 
-    def _tokens(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _tokens(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
+        return [tuple(ids) for ids in self.tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     def _text(self, task: Task, example: Example) -> str:
         return prompt_text(task, example, self._processor, self._place, self._has_vision)
@@ -156,3 +211,14 @@ class Encoder:
             set_verbosity(before)
         ids: list[int] = inputs["input_ids"][0].tolist()
         return ids
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two texts begin with alike."""
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in takewhile(lambda two: two[0] == two[1], pairs))
+
+
+def _cut(value: "torch.Tensor", width: int, to: int) -> "torch.Tensor":
+    """An input's first columns, where it has one for every token."""
+    return value[:, :to] if value.dim() > 1 and value.shape[1] == width else value

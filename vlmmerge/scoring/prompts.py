@@ -73,6 +73,9 @@ def _plain(task: Task, example: Example, place: str | None) -> str:
             return prompt
         return place * len(pictures) + prompt
 
-    turns = [f"{asked(turn.prompt, turn.pictures)} {turn.answer}" for turn in example.turns]
+    # Answers are shown as they are weighed.
+    weighed = task.kind == "perplexity" or task.weighs_options
+    between = task.delimiter if weighed else " "
+    turns = [asked(turn.prompt, turn.pictures) + between + turn.answer for turn in example.turns]
     system = [] if task.system is None else [task.system]
     return "\n\n".join([*system, *turns, asked(example.prompt, example.pictures)])

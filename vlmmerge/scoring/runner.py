@@ -1,21 +1,21 @@
 """Runner: a model in memory that answers encoded examples, in batches, on threads of its own."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
 from vlmmerge.anatomy import Anatomy
-from vlmmerge.anatomy.anatomy import load_config, model_class
+from vlmmerge.anatomy.anatomy import load_config
 from vlmmerge.checkpoints import Checkpoint
 from vlmmerge.errors import ConfigError, EngineError
 from vlmmerge.scoring.answering import Answering
 from vlmmerge.scoring.batching import BATCH, Halving, batches
 from vlmmerge.scoring.encoding import Encoded, Encoder
 from vlmmerge.scoring.inputs import Inputs
+from vlmmerge.scoring.weights import load_model
 
 # Bytes that a batch on a CPU may take, by an estimate from above; on another device it is a share.
 BUDGET = 1 << 30
@@ -73,10 +73,8 @@ class Runner:
 
         config = load_config(checkpoint)
         on_cpu = torch.device(device).type == "cpu"
-        with _no_bars():
-            model = model_class(config).from_pretrained(
-                checkpoint.path, dtype=torch.float32 if on_cpu else "auto"
-            )
+        model, note = load_model(checkpoint, config, torch.float32 if on_cpu else "auto")
+        self._unused = () if note is None else (note,)
         # transformers' types know neither generate nor image features.
         self.model: Any = model.to(device).eval()
         self.anatomy = Anatomy.of(config)
@@ -89,8 +87,15 @@ class Runner:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is not as it might be: a processor in part, what cannot be shared, less memory."""
-        return (*self.encoder.notes, *self._answering.sharing.notes, *self._halving.notes)
+        """What is not as it might be: weights or a processor in part, what cannot be shared, less
+        memory.
+        """
+        return (
+            *self._unused,
+            *self.encoder.notes,
+            *self._answering.sharing.notes,
+            *self._halving.notes,
+        )
 
     def generate(
         self, prompts: Sequence[Encoded], max_new_tokens: int, stop: Sequence[str] = ()
@@ -201,17 +206,3 @@ def _alone() -> None:
     import torch
 
     torch.set_num_threads(1)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """Without transformers' progress bars, which would stand between lines of ours."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()

@@ -138,7 +138,7 @@ class Scorer:
         prompts = [prompt for row in rows for prompt in row]
         if task.kind == "perplexity":
             return self.runner.perplexities(prompts)
-        if task.kind == "multiple_choice" and task.answered_by == "likelihood":
+        if task.weighs_options:
             return self.runner.option_log_likelihoods(prompts)
         return self.runner.generate(prompts, task.new_tokens, task.stop)
 
@@ -149,7 +149,7 @@ class Scorer:
         examples = [every[i] for i in rows]
         if task.kind == "perplexity":
             return perplexity(task, [tuple(found) for found in results])
-        if task.kind == "multiple_choice" and task.answered_by == "likelihood":
+        if task.weighs_options:
             raw = likeliest(task, examples, self._encode(task, split, rows), results)
         else:
             raw = [cut(text, task.stop) for text, _ in results]
@@ -181,7 +181,7 @@ def judged(
     task: Task, judge: Judge, examples: Sequence[Example], raw: Sequence[str], further: bool = True
 ) -> TaskScore:
     """Scores of what a model answered (or chose) to `examples`. What cannot be read is wrong."""
-    reads = not (task.kind == "multiple_choice" and task.answered_by == "likelihood")
+    reads = not task.weighs_options
     parsed = [
         parse(task, example, text) if reads else text
         for example, text in zip(examples, raw, strict=True)

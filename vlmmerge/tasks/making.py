@@ -27,6 +27,8 @@ def example_of(task: "Task", row: Row, number: str, pictures: Pictures) -> Examp
         references = _references(row, task.columns["references"])
         if task.extract == "number":
             references = tuple(_number(text, task.columns["references"]) for text in references)
+        if task.kind == "perplexity" and not references[0].strip():
+            raise TaskError(f"column {task.columns['references']!r} holds no text first")
     pieces = task.prompt.split(LIST_OF_OPTIONS) if options else [task.prompt]
     around = tuple(fill(piece, row) for piece in pieces)
     identity = text_of(read(row, _one(task, "id"))) if "id" in task.columns else number

@@ -3,6 +3,7 @@
 import ast
 import json
 from collections.abc import Sequence
+from string import ascii_uppercase
 from typing import Any
 
 from vlmmerge.errors import TaskError
@@ -29,7 +30,11 @@ def options_of(row: Row, columns: str | Sequence[str]) -> tuple[str, ...]:
         raise TaskError(f"{where}: an option is no text")
     if not 2 <= len(items) <= _MOST:
         raise TaskError(f"{where}: {len(items)} options; from 2 to {_MOST} can be asked")
-    return tuple(text_of(item) for item in items)
+    texts = tuple(text_of(item) for item in items)
+    # Nothing is always likely.
+    if empty := [i for i, text in enumerate(texts) if not text.strip()]:
+        raise TaskError(f"{where}: option {ascii_uppercase[empty[0]]} is empty")
+    return texts
 
 
 def right_option(label: Any, options: Sequence[str]) -> int:

@@ -104,6 +104,11 @@ class Task:
         return "image" in self.columns or "images" in self.columns
 
     @property
+    def weighs_options(self) -> bool:
+        """Whether an option is chosen by its likelihood."""
+        return self.kind == "multiple_choice" and self.answered_by == "likelihood"
+
+    @property
     def new_tokens(self) -> int:
         """How many tokens an answer may have."""
         tokens: int = self.generation.get("max_new_tokens", self.max_new_tokens)
