@@ -53,7 +53,7 @@ class LiveTensors:
     def view(self, model: str, live: str) -> View:
         """One live tensor of the recipient or a source, as a matrix of rows, in its stored dtype.
 
-        Raises `CheckpointError`, then or on reading, where a number in it is not finite.
+        Nothing of it is read yet; `check` looks whether its numbers are finite.
         """
         base = self._view(model, live)
         if (delta := self._layouts[model].deltas.get(live)) is None:
@@ -67,9 +67,19 @@ class LiveTensors:
             info = self._checkpoints[model].tensors[unit.stored[0]]
             found = self._mappings.tensor(info)
             if found is not None:
-                self._check(found, model, live)
                 return Held(found.reshape(matrix(info.shape)))
         return Rebuilt(self, model, live)
+
+    def check(self, model: str, live: str) -> None:
+        """Raise `CheckpointError` where a number of a tensor that lies in place is not finite.
+
+        Others are looked at whenever they are read.
+        """
+        unit = self._layouts[model].units[live]
+        if unit.rebuilding is None:
+            found = self._mappings.tensor(self._checkpoints[model].tensors[unit.stored[0]])
+            if found is not None:
+                self._check(found, model, live)
 
     def statistic(self, model: str, live: str, kind: Kind) -> View | None:
         """A live tensor's Fisher information or Gram matrix, where the model came with one.

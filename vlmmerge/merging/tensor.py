@@ -36,6 +36,7 @@ class MergedTensor:
         cuts: ModelCuts | None = None,
     ) -> None:
         self.meeting = meeting
+        self._tensors, self._checked = tensors, False
         self._views = {
             name: tensors.view(name, live)
             for name, live in {RECIPIENT: meeting.live, **meeting.sources}.items()
@@ -57,7 +58,16 @@ class MergedTensor:
         return spans(*matrix(self.shape))
 
     def form(self, recipe: Recipe) -> Form | None:
-        """What `recipe` makes of the tensor; None where it stays the recipient's."""
+        """What `recipe` makes of the tensor; None where it stays the recipient's.
+
+        Raises `CheckpointError` where a source holds numbers that are not finite.
+        """
+        if (
+            not self._checked
+        ):  # not before: a model's tensors are not read but when their turn comes
+            for name, live in {RECIPIENT: self.meeting.live, **self.meeting.sources}.items():
+                self._tensors.check(name, live)
+            self._checked = True
         if self.meeting.cell in (EMBED, HEAD) and recipe.embeddings != "merge":
             return None if recipe.embeddings == "exclude" else Base()
         return recipe.rule.form(
