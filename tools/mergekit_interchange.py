@@ -30,7 +30,7 @@ OURS: dict[str, tuple[dict[str, Any], dict[str, Any], bool, int]] = {
     "linear": ({"weight": GROUPS}, {}, False, 2),
     "slerp": ({}, {"t": GROUPS}, False, 1),
     "nuslerp": ({"weight": GROUPS}, {}, False, 1),
-    "multislerp": ({"weight": 0.5}, {}, True, 2),
+    "multislerp": ({"weight": 0.5}, {"tangent": "projection"}, True, 2),
     "karcher": ({}, {}, False, 2),
     "task_arithmetic": ({"weight": GROUPS}, {"lambda": 0.8}, True, 2),
     "ties": ({"weight": GROUPS, "density": 0.4}, {}, True, 2),

@@ -247,6 +247,7 @@ def test_writing_names_what_mergekit_lacks() -> None:
         ({}, "rescale: inverse_density"),
         ({"shared": {"sign_votes": "unweighted", "rescale": "none"}}, "sign_votes: unweighted"),
         ({"embeddings": "exclude"}, "embeddings: exclude"),
+        ({"method": "multislerp", "coefficients": {"b": {}}}, "tangent: log"),
         ({"method": "ties", "shared": {"trim_scope": "model"}}, "trim_scope: model"),
     ]:
         with pytest.raises(ConfigError, match="mergekit cannot express it") as caught:

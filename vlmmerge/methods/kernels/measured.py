@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vlmmerge.methods.keeping import NO_CUT, Cut
-from vlmmerge.methods.kernels.spans import Span, count_span, sum_span
+from vlmmerge.methods.kernels.spans import Span, count_equal, count_span, sum_span
 from vlmmerge.methods.kernels.workers import Workers, spans
 from vlmmerge.methods.operands import Operands, View
 from vlmmerge.methods.statistics import Quantity, Scope
@@ -79,12 +79,15 @@ class Measured:
         import torch
 
         left = rank
-        for span in self._spans:
-            magnitude = quantity.of(self.operands.chunk(*span)).reshape(-1)
-            found = torch.nonzero(magnitude == threshold).reshape(-1)
-            if left <= len(found):
-                return span[0] * self.columns + int(found[left - 1])
-            left -= len(found)
+        found = self._workers.map(
+            lambda span: count_equal(quantity, self.operands, span, threshold), self._spans
+        )
+        for span, equal in zip(self._spans, found, strict=True):
+            if left <= equal:
+                magnitude = quantity.of(self.operands.chunk(*span)).reshape(-1)
+                places = torch.nonzero(magnitude == threshold).reshape(-1)
+                return span[0] * self.columns + int(places[left - 1])
+            left -= equal
         raise AssertionError("fewer elements equal the threshold than were counted")
 
     def _cut(self, quantity: Quantity, keep: int) -> Cut:

@@ -36,3 +36,9 @@ def count_span(
     if upper is None:
         return torch.bincount(high, minlength=2**15)
     return torch.bincount(bits[high == upper] & 0xFFFF, minlength=2**16)
+
+
+def count_equal(
+    quantity: Quantity, operands: Operands, span: tuple[int, int], threshold: float
+) -> int:
+    return int((quantity.of(operands.chunk(*span)) == threshold).sum())

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from vlmmerge.methods.forms import Form
-from vlmmerge.methods.kernels import plain
+from vlmmerge.methods.kernels import fused, plain
 from vlmmerge.methods.operands import Operands
 from vlmmerge.methods.statistics import Quantity
 
@@ -20,7 +20,10 @@ def merge_span(
 
     `out` [rows of the span, columns] is of `dtype`, or float32 that then holds numbers of `dtype`.
     """
-    return plain.merge_span(form, operands, span, dtype, out)
+    if out.numel() == 0:
+        return True
+    finite = fused.merge_span(form, operands, span, dtype, out)
+    return plain.merge_span(form, operands, span, dtype, out) if finite is None else finite
 
 
 def sum_span(quantity: Quantity, operands: Operands, span: Span) -> "torch.Tensor":
@@ -36,4 +39,11 @@ def count_span(
     By the upper 16 bits (int64 [32768]: none is negative), or by the lower 16 of those whose upper
     ones are `upper` (int64 [65536]).
     """
-    return plain.count_span(quantity, operands, span, upper)
+    counts = fused.count_span(quantity, operands, span, upper)
+    return plain.count_span(quantity, operands, span, upper) if counts is None else counts
+
+
+def count_equal(quantity: Quantity, operands: Operands, span: Span, threshold: float) -> int:
+    """How many magnitudes of a span equal `threshold`."""
+    found = fused.count_equal(quantity, operands, span, threshold)
+    return plain.count_equal(quantity, operands, span, threshold) if found is None else found

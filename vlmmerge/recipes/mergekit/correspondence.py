@@ -41,7 +41,13 @@ PEERS: Mapping[str, Peer] = {
     "nuslerp": Peer(
         "first", _WEIGHT, {"row_wise": "not nuslerp_flatten"}, theirs={"nuslerp_row_wise": False}
     ),
-    "multislerp": Peer("first", _WEIGHT, {"eps": "eps"}, theirs={"normalize_weights": True}),
+    "multislerp": Peer(
+        "first",
+        _WEIGHT,
+        {"eps": "eps"},
+        ours={"tangent": "projection"},
+        theirs={"normalize_weights": True},
+    ),
     "karcher": Peer("first", {}, {"max_iter": "max_iter", "tol": "tol"}),
     "task_arithmetic": Peer("base", _WEIGHT, _LAMBDA, normalize=False, rescale=False),
     "ties": Peer(

@@ -279,7 +279,7 @@ class _Reader:
         for name, same in self._peer.theirs.items():
             if any(v != same for v in self._by_cell(name, None).values()):
                 raise ConfigError(f"{self._where}: {name}: other than {same} cannot be expressed")
-        found: dict[str, Any] = {}
+        found: dict[str, Any] = dict(self._peer.ours)
         for ours, theirs in self._peer.shared.items():
             if by_cell := self._by_cell(their_name(theirs), None):
                 ours_by_cell = {cell: turned(theirs, v) for cell, v in by_cell.items()}

@@ -92,9 +92,10 @@ def _check(recipe: Recipe, peer: Peer) -> None:
     for name, donor in recipe.models.donors.items():
         if donor.base is not None:
             raise _cannot(f"models.donors.{name}.base")
-    for name, same in peer.ours.items():
-        if recipe.shared.get(name, same) != same:
-            raise _cannot(f"shared.{name}: {recipe.shared[name]}")
+    for parameter in recipe.rule.shared:
+        value = recipe.shared.get(parameter.name, parameter.default)
+        if value != peer.ours.get(parameter.name, value):
+            raise _cannot(f"shared.{parameter.name}: {value}")
     for parameter in recipe.rule.per_source:
         if parameter.name not in peer.per_source:
             for source, values in recipe.coefficients.items():
