@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -219,3 +220,25 @@ def test_the_output_may_not_be_a_source(family: Family, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="which is to be merged"):
         write_merge(linear, folder)
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_the_number_of_threads_changes_nothing(
+    family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlmmerge.methods.kernels import workers
+
+    monkeypatch.setattr(workers, "SPAN", 64)  # several spans a tensor
+    wanted = replace(
+        recipe(family),
+        method="dare_ties",
+        coefficients={"ja": {"weight": 0.7, "density": 0.6}},
+        shared={},
+    )
+    written = []
+    for threads in (1, 3):
+        write_merge(wanted, tmp_path / str(threads), threads=threads)
+        (shard,) = (tmp_path / str(threads)).glob("*.safetensors")
+        written.append(shard.read_bytes())
+    assert written[0] == written[1]
+    with pytest.raises(ConfigError, match="threads: 0 is not a whole number"):
+        merge(wanted, tmp_path / "none", threads=0)

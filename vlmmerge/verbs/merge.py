@@ -20,6 +20,7 @@ _OPTIONS = (
     "allow_nonfinite",
     "max_shard_size",
     "adapter",
+    "threads",
 )  # of writing: not of the recipe
 
 
@@ -37,6 +38,7 @@ def run(node: DictConfig) -> None:
             allow_nonfinite=flag(settings, "allow_nonfinite"),
             max_shard_size=settings["max_shard_size"],
             adapter=settings["adapter"],
+            threads=settings["threads"],
             progress=progress,
         )
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
@@ -84,16 +86,20 @@ def merge(
     allow_nonfinite: bool = False,
     max_shard_size: int | str = MAX_SHARD_SIZE,
     adapter: int | None = None,
+    threads: int | None = None,
     progress: Advance = quiet,
 ) -> Written:
     """Write the merge of a recipe, or of a recipe file, into the folder `output`, whole or not.
 
     `strict` makes warnings of the alignment errors; `allow_nonfinite` merges NaN and infinite
     weights; shards are as large as `save_pretrained` makes them; `adapter` is the rank of one that
-    is written beside the weights; `progress` is told the bytes written and those of all.
+    is written beside the weights; `threads` do the arithmetic (None: one a core); `progress` is
+    told the bytes written and those of all.
     Returns how many tensors were merged, frozen and copied. Raises `VlmMergeError` with one line
     that says what is wrong; nothing is then left behind.
     """
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ConfigError(f"threads: {threads!r} is not a whole number from 1 up")
     recipe = recipe if isinstance(recipe, Recipe) else Recipe.load(recipe)
     return write_merge(
         recipe,
@@ -103,5 +109,6 @@ def merge(
         allow_nonfinite=allow_nonfinite,
         max_shard_size=max_shard_size,
         adapter=adapter,
+        threads=threads,
         progress=progress,
     )
