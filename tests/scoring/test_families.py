@@ -98,7 +98,8 @@ def test_what_is_shared_is_tried_and_told(family: str, runner: Runner) -> None:
 
 
 def test_options_have_the_sums_of_the_whole_text(family: str, path: Path, runner: Runner) -> None:
-    options = ("w5", "w7 w9 w3", "w2 w4")
+    # Behind a space, without which an option and the prompt's last word would be one word.
+    options = (" w5", " w7 w9 w3", " w2 w4")
     examples = [replace(e, options=options) for e in questions(pictures=3, each=2)]
     found = runner.option_log_likelihoods(encoded(runner, examples)).result()
     for example, values in zip(examples, found, strict=True):
