@@ -186,3 +186,13 @@ def test_the_same_question_about_another_picture_is_another(tmp_path: Path) -> N
         write(tmp_path, split, content)
     mine = task(tmp_path, columns={"references": "answers", "image": "image"})
     check_overlap([mine], "search", "holdout")
+
+
+@pytest.mark.parametrize(("size", "share"), [(3, 0.5), (2, 0.3), (1, 0.4), (7, 0.1)])
+def test_small_strata_add_up_to_the_share(size: int, share: float) -> None:
+    kinds = [str(i) for i in range(20) for _ in range(size)]
+    examples = [Example(str(i), f"what is {i}?", ("a",)) for i in range(len(kinds))]
+    held = shares(examples, kinds, share, 0, "t")["holdout"]
+    assert len(held) == round(share * len(kinds))
+    each = Counter(kinds[row] for row in held)
+    assert all(abs(each[kind] - share * size) < 1 for kind in set(kinds))

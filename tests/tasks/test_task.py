@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -227,3 +227,9 @@ def test_a_value_of_another_type_is_refused_or_taken(
         task(tmp_path, **changes)
     except (TaskError, ConfigError) as error:
         assert key.removesuffix("_by") in str(error)  # noqa: PT017 - either is right
+
+
+def test_rows_of_another_folder_of_a_dataset_are_another_task(tmp_path: Path) -> None:
+    here = task(tmp_path)
+    there = replace(here, dataset={**here.dataset, "data_dir": "second"})
+    assert here.fingerprint != there.fingerprint

@@ -5,10 +5,19 @@ import unicodedata
 from decimal import Decimal
 
 # Digits with separators of thousands (a comma, an apostrophe, an Arabic one) or without, a decimal
-# part, and Japanese or Chinese units between: 3万5000, 1億2000万.
+# part, and Japanese or Chinese units between: 3万5000, 1億2000万, 3千5百.
 _GROUPED = r"\d{1,3}(?:[,٬'’]\d{3})+(?!\d)"
 _PLAIN = rf"(?:{_GROUPED}|\d+)(?:[.٫]\d+)?|[.٫]\d+"
-_UNITS = {"千": 10**3, "万": 10**4, "萬": 10**4, "億": 10**8, "亿": 10**8, "兆": 10**12}
+_UNITS = {
+    "十": 10,
+    "百": 100,
+    "千": 10**3,
+    "万": 10**4,
+    "萬": 10**4,
+    "億": 10**8,
+    "亿": 10**8,
+    "兆": 10**12,
+}
 _UNIT = "[" + "".join(_UNITS) + "]"
 _NUMBER = re.compile(rf"(?:(?<![\w).])-)?(?:(?:(?:{_PLAIN}){_UNIT}+)+(?:{_PLAIN})?|{_PLAIN})")
 _PART = re.compile(rf"({_PLAIN})({_UNIT}*)")
@@ -24,11 +33,17 @@ def number(text: str) -> str | None:
 
 def _ascii_digits(text: str) -> str:
     """Digits of every script as ASCII's, and one minus sign for all that are used as one."""
-    joined = _THIN.sub(",", text)
+    level = "".join(c for c in text if not _raised(c))
+    joined = _THIN.sub(",", level)
     normal = unicodedata.normalize("NFKC", joined).replace("−", "-").replace("﹣", "-")
     return "".join(
         str(unicodedata.decimal(c)) if c.isdecimal() and not c.isascii() else c for c in normal
     )
+
+
+def _raised(c: str) -> bool:
+    """Whether a digit belongs to a unit or a power, as in `25 m²`: it is no number of its own."""
+    return unicodedata.decomposition(c).startswith(("<super>", "<sub>")) and c.isdigit()
 
 
 def _value(text: str) -> Decimal:

@@ -1,6 +1,6 @@
 """Splits of one's own: a seeded share of a split's rows, and rows drawn to a limit."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -44,10 +44,11 @@ def shares(
         by_stratum.setdefault(strata[rows[0]], []).append(unit)
     rng = np.random.default_rng([seed, 3])
     held: set[int] = set()
+    counts = _apportioned({name: len(units) for name, units in by_stratum.items()}, share, seed)
     for stratum in sorted(by_stratum):
         units = by_stratum[stratum]
         order = rng.permutation(len(units))
-        held.update(units[i] for i in order[: round(share * len(units))])
+        held.update(units[i] for i in order[: counts[stratum]])
     found = {
         SEARCH: tuple(row for row, unit in enumerate(unit_of) if unit not in held),
         HOLDOUT: tuple(row for row, unit in enumerate(unit_of) if unit in held),
@@ -59,6 +60,23 @@ def shares(
                 f" ({len(members)} units that share nothing)"
             )
     return found
+
+
+def _apportioned(sizes: Mapping[str, int], share: float, seed: int) -> dict[str, int]:
+    """How many of each stratum are held out: as near to its share as the share of all allows.
+
+    Rounding each by itself would hold out too many, or too few, where strata are small: what the
+    whole share is short of goes to the largest remainders (Hamilton), equal ones by the seed.
+    """
+    names = sorted(sizes)
+    counts = {name: int(share * sizes[name]) for name in names}
+    left = round(share * sum(sizes.values())) - sum(counts.values())
+    lot = np.random.default_rng([seed, 4]).permutation(len(names)).tolist()
+    places = dict(zip(names, lot, strict=True))
+    names.sort(key=lambda name: (counts[name] - share * sizes[name], places[name]))
+    for name in names[:left]:
+        counts[name] += 1
+    return counts
 
 
 def _units(keys: Sequence[frozenset[str]]) -> list[int]:

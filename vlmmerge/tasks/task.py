@@ -90,7 +90,9 @@ class Task:
             if f.name not in ("name", "dataset")
             and ((value := self.__dict__[f.name]) != _DEFAULTS.get(f.name) or f.name in _FIRST)
         }
-        if source := {k: self.dataset[k] for k in ("name", "revision") if self.dataset.get(k)}:
+        if source := {
+            k: self.dataset[k] for k in ("name", "revision", "data_dir") if self.dataset.get(k)
+        }:
             asked["dataset"] = source
         return hashlib.sha256(_canonical(asked).encode()).hexdigest()[:16]
 

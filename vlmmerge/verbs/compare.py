@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from vlmmerge.checkpoints.appearing import appearing
-from vlmmerge.config import output_of, plain
+from vlmmerge.config import output_of, plain, read_yaml
 from vlmmerge.errors import ConfigError
 from vlmmerge.reporting.log import recorded
 from vlmmerge.reporting.results import BEST, reported_rows
@@ -23,6 +23,7 @@ class Scored:
     """A run's per-row scores: task -> row id -> (unit, score), and what the tasks were."""
 
     folder: str
+    split: str | None
     fingerprints: Mapping[str, str]
     scores: Mapping[str, Mapping[str, tuple[str, float]]]
 
@@ -60,7 +61,7 @@ def read(folder: Path) -> Scored:
         for task, row in tasks.items()
     }
     fingerprints = {task: journal.header["tasks"][task]["fingerprint"] for task in tasks}
-    return Scored(str(folder), fingerprints, scores)
+    return Scored(str(folder), split, fingerprints, scores)
 
 
 def read_evaluation(folder: Path) -> Scored:
@@ -75,14 +76,25 @@ def read_evaluation(folder: Path) -> Scored:
         fingerprints = {task: results[task]["fingerprint"] for task in scores}
     except (OSError, ValueError, KeyError) as error:
         raise ConfigError(f"{folder}: holds no evaluation that can be read ({error!r})") from error
-    return Scored(str(folder), fingerprints, scores)
+    return Scored(str(folder), split_of(folder), fingerprints, scores)
+
+
+def split_of(folder: Path) -> str | None:
+    """The split that an evaluation was of; None where its config is not there any more."""
+    config = folder / "config.yaml"
+    return str(read_yaml(config)["split"]) if config.exists() else None
 
 
 def compare(first: Scored, other: Scored, seed: int) -> dict[str, dict[str, Any]]:
     """Task -> mean difference (other minus first) with its interval, and the rows it is over.
 
-    Raises `ConfigError` where the runs share no task, or tasks of one name differ.
+    Raises `ConfigError` where the runs are of different splits, share no task, or tasks of one
+    name differ.
     """
+    if None not in (first.split, other.split) and first.split != other.split:
+        raise ConfigError(
+            f"{first.folder} was scored on {first.split} and {other.folder} on {other.split}"
+        )
     shared = [task for task in first.scores if task in other.scores]
     if not shared:
         raise ConfigError(f"{first.folder} and {other.folder} have no task in common")
