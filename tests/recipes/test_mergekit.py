@@ -275,3 +275,17 @@ def test_the_verb_writes_the_other_kind(cli: Cli, tmp_path: Path) -> None:
     refused = cli("convert", "recipe=ours.yaml", "output=theirs.yml", cwd=tmp_path)
     assert refused.returncode == 2
     assert "exists already" in refused.stderr
+
+
+def test_what_would_silently_mean_another_merge_is_refused() -> None:
+    for text, says in [
+        (NUSLERP.replace("nuslerp", "linear") + "base_model: c", "base_model of linear"),
+        (SLERP.partition("parameters:")[0], "t is left out"),
+        (
+            "merge_method: linear\nmodules: {vision_tower: {models: [{model: a}]}}",
+            "modules.vision_tower: cannot be expressed",
+        ),
+    ]:
+        with pytest.raises(ConfigError, match="recipe: ") as caught:
+            read(text)
+        assert says in str(caught.value)

@@ -72,6 +72,10 @@ class _Reader:
         self._peer: Peer = PEERS[method]
         base = node.get("base_model")
         self._base = None if base is None else _model(base, f"{where}: base_model")
+        if self._base is not None and method in ("linear", "karcher"):
+            raise ConfigError(f"{where}: base_model of {method}: name it among the models alone")
+        if "t" in self._peer.shared and not _says(node, "t"):
+            raise ConfigError(f"{where}: {method}: t is left out")
         self._slices, self._inner = self._read_slices()
         named = list(dict.fromkeys(m for s in self._slices for m in s.models))
         self._models = [m for m in named if m != self._base]
@@ -119,6 +123,8 @@ class _Reader:
             if not isinstance(modules, Mapping) or len(modules) != 1:
                 raise ConfigError(f"{self._where}: modules: several modules cannot be expressed")
             ((name, body),) = modules.items()
+            if name not in ("default", "text_decoder") or not isinstance(body, Mapping):
+                raise ConfigError(f"{self._where}: modules.{name}: cannot be expressed")
             check_keys(body, ("models", "slices", "parameters"), f"{self._where}: modules.{name}")
             inner = body.get("parameters") or {}
         if body.get("models"):
@@ -325,6 +331,13 @@ class _Reader:
 def _shared_names(peer: Peer) -> list[str]:
     switches = [] if peer.normalize is None else ["normalize", "rescale"]
     return [*map(their_name, peer.shared.values()), *peer.theirs, *switches]
+
+
+def _says(node: object, key: str) -> bool:
+    """Whether a key stands anywhere in a config."""
+    if isinstance(node, Mapping):
+        return key in node or any(_says(value, key) for value in node.values())
+    return isinstance(node, list) and any(_says(value, key) for value in node)
 
 
 def _spread(by_cell: Mapping[Cell, Any], full: Sequence[Cell]) -> dict[Cell, Any]:
