@@ -28,7 +28,7 @@ class LiveTensors:
     The last rebuilt unit of each model is kept: what is stored as one tensor often lives as many.
     Numbers that are not finite are refused, unless they are allowed. Raises `CheckpointError` where
     tensors that a config ties are stored apart and differ: transformers would not tie them.
-    `hold`: what adapters change is made once and kept, for who reads it again and again.
+    `hold`: what is rebuilt, or changed by adapters, is made once and kept, for who reads it again.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class LiveTensors:
             found = self._mappings.tensor(info)
             if found is not None:
                 return Held(found.reshape(matrix(info.shape)))
-        return Rebuilt(self, model, live)
+        return Rebuilt(self, model, live, self._hold)
 
     def check(self, model: str, live: str) -> None:
         """Raise `CheckpointError` where a number of a tensor that lies in place is not finite.
@@ -151,19 +151,30 @@ class LiveTensors:
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """A tensor that does not lie on disk as it lives: read whole, when it is first looked at."""
+    """A tensor that does not lie on disk as it lives: read whole, when it is looked at.
+
+    `hold`: it is then kept.
+    """
 
     tensors: LiveTensors
     model: str
     live: str
+    hold: bool = False
 
     @property
     def dtype(self) -> "torch.dtype":
         return self.tensors.dtype(self.model, self.live)
 
     def read(self, first: int, last: int) -> "torch.Tensor":
+        return (self._held if self.hold else self._whole())[first:last]
+
+    @cached_property
+    def _held(self) -> "torch.Tensor":
+        return self._whole()
+
+    def _whole(self) -> "torch.Tensor":
         whole = self.tensors.stored(self.model, self.live)
-        return whole.reshape(matrix(whole.shape))[first:last]
+        return whole.reshape(matrix(whole.shape))
 
 
 @dataclass(frozen=True)

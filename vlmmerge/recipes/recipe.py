@@ -11,13 +11,14 @@ from typing import Any, Literal
 
 import yaml
 
-from vlmmerge.anatomy import BASE, RECIPIENT, Cell, Models, stand
+from vlmmerge.anatomy import RECIPIENT, Cell, Models, stand
 from vlmmerge.checkpoints import Adapter, Checkpoint, Source, open_donor
 from vlmmerge.config import build, check_keys, load_option, plain, read_yaml, string_keys
 from vlmmerge.errors import ConfigError
 from vlmmerge.methods import Checked, Informed, Method, Parameter, Value
 from vlmmerge.recipes.groups import check_depth, lookup, parse_keys, samples
 from vlmmerge.recipes.mergekit.reading import is_mergekit, read_mergekit
+from vlmmerge.recipes.naming import RESERVED
 
 Number = float | Mapping[str, float]  # for every group, or by group
 
@@ -33,8 +34,6 @@ _FIELDS = (
     "dtype",
     "seed",
 )
-# Names that tables use for something else than a donor.
-_RESERVED = (RECIPIENT, BASE, "uniform", "best", "mean")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -58,7 +57,7 @@ class ModelSpecs:
         if not isinstance(donors, Mapping):
             raise ConfigError(f"{where}.donors: give a mapping, as {{ja: folder}}")
         for name in donors:
-            if name in _RESERVED or not re.fullmatch(r"[\w-]+", str(name)):
+            if name in RESERVED or not re.fullmatch(r"[\w-]+", str(name)):
                 raise ConfigError(f"{where}.donors: {name!r} cannot be a donor's name")
         base = node.get("base")
         return cls(

@@ -71,8 +71,13 @@ class Measured:
         return self._once(("cut", quantity, keep), lambda: self._cut(quantity, keep))
 
     def counts(self, quantity: Quantity, upper: int | None) -> "torch.Tensor":
-        """How many magnitudes there are by their upper bits, or by the lower bits of one bucket."""
-        return self._once(("counts", quantity, upper), lambda: self._count(quantity, upper))
+        """How many magnitudes there are by their upper bits, or by the lower bits of one bucket.
+
+        Only the first are kept: they serve every density, those of a bucket hardly ever twice.
+        """
+        if upper is not None:
+            return self._count(quantity, upper)
+        return self._once(("counts", quantity), lambda: self._count(quantity, None))
 
     def number_of_equal(self, quantity: Quantity, threshold: float, rank: int) -> int:
         """The number of the `rank`-th element (from 1) that equals `threshold`."""

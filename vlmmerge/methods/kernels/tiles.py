@@ -12,7 +12,6 @@ from vlmmerge.methods.kernels.caching import inner
 F32, BF16, F16 = 0, 1, 2
 AS_F32 = 3  # on top of a 16-bit code, to write: rounded to it, but held in float32
 
-_ONE = np.float32(1)
 _INFINITE = np.uint32(0x7F800000)
 
 

@@ -15,6 +15,7 @@ from vlmmerge.errors import ConfigError
 from vlmmerge.methods import Value
 from vlmmerge.recipes.mergekit.correspondence import IGNORED, PEERS, Peer, their_name, turned
 from vlmmerge.recipes.mergekit.settings import cells_of, grouped, value_at
+from vlmmerge.recipes.naming import RESERVED
 
 # How many layers a model has, by the path that a config names it by.
 Layers = Callable[[str], int]
@@ -33,7 +34,6 @@ _KEYS = (
     "tokenizer",
     "chat_template",
 )
-_TAKEN = ("recipient", "base", "uniform", "best", "mean", "")  # no names of donors
 _DTYPES = {"float32": "float32", "float16": "float16", "bfloat16": "bfloat16", "auto": None}
 
 
@@ -373,7 +373,7 @@ def _names(models: Sequence[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for model in models:
         plain = re.sub(r"[^\w-]+", "_", model.partition("@")[0].rstrip("/").rpartition("/")[2])
-        plain = f"{plain}_" if plain in _TAKEN else plain
+        plain = f"{plain}_" if plain in (*RESERVED, "") else plain
         name, i = plain, 2
         while name in found.values():
             name, i = f"{plain}_{i}", i + 1
